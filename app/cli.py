@@ -1,0 +1,288 @@
+"""The command line: ``stockflow PHASE``. Nothing heavy is imported before a phase really runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from app import __version__, contract
+from app.errors import StockflowError
+
+if TYPE_CHECKING:
+    from app.clock import Clock
+    from app.progress import Report
+    from app.settings import Place, Settings
+
+_EPILOG_PLACE = (
+    "Buckets and run id come from the environment: STOCKFLOW_MARKET_BUCKET, STOCKFLOW_MODEL_BUCKET,"
+    " STOCKFLOW_PREDICTIONS_BUCKET, STOCKFLOW_RUN_ID. AWS_ENDPOINT_URL points at an embedded AWS."
+)
+
+_INTERRUPTED = 130
+
+_set_option = click.option(
+    "--set",
+    "flags",
+    multiple=True,
+    metavar="GROUP.NAME=VALUE",
+    help="Change one setting, e.g. training.epochs=3. May be repeated; `stockflow settings` lists them.",
+)
+_run_id_option = click.option(
+    "--run-id", envvar=contract.ENV_RUN_ID, help="Name of the run; phases of one run share it."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="stockflow")
+def cli() -> None:
+    """Parallel stock prediction: 1-minute bars in, a Horovod-trained LSTM, streamed forecasts out.
+
+    The phases are linked by S3 alone and can be started one by one:
+
+      ingest -> dataset -> train -> serve
+
+    `stockflow run` walks all of them on this machine against an embedded AWS.
+    """
+
+
+class _Phase:
+    """What every phase command gets: settings, place, clock and a progress report, from the edge."""
+
+    def __init__(self, name: str, flags: tuple[str, ...], run_id: str | None) -> None:
+        from app.clock import clock_from_text
+        from app.progress import choose_mode, reporter
+        from app.settings import load, place_from_environ
+
+        self.environ = {**os.environ, **({contract.ENV_RUN_ID: run_id} if run_id else {})}
+        self.name = name
+        self.settings: Settings = load(self.environ, flags)
+        self.place: Place = place_from_environ(self.environ)
+        self.clock: Clock = clock_from_text(self.environ.get(contract.ENV_NOW))
+        self.report: Report = reporter(name, choose_mode(self.environ.get(contract.ENV_PROGRESS)))
+        self._started = time.perf_counter()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Store the phase's result: its last act."""
+        from app.storage import Bucket
+
+        result = {"phase": self.name, "wall_s": round(time.perf_counter() - self._started, 3), **result}
+        Bucket(self.place.market_bucket).put_json(contract.result_key(self.place.run_id, self.name), result)
+        click.echo(f"{self.name}: {result['rows']:,} rows in {result['wall_s']:.1f} s -> {result['where']}")
+
+
+def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @wraps(body)
+        def command(flags: tuple[str, ...], run_id: str | None, **options: Any) -> None:
+            body(_Phase(name, flags, run_id), **options)
+
+        return cli.command(name, epilog=_EPILOG_PLACE)(_run_id_option(_set_option(command)))
+
+    return decorate
+
+
+@click.option("--tickers", "universe", help="Tickers: a comma list, a file of them, or the built-in dow30.")
+@click.option("--shard", type=int, help="Fetch only this shard of the stored plan (a Batch array job's index).")
+@_phase("ingest")
+def ingest(phase: _Phase, universe: str | None, shard: int | None) -> None:
+    """Fetch 1-minute bars of the universe from Yahoo into S3.
+
+    Deals the tickers to shards, fetches each shard in a process of its own with several threads, and
+    stores bars as Parquet with a manifest that accounts for every ticker.
+
+    \b
+    Example: stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
+    """
+    from app.ingest.run import read_plan, run_shards, write_coverage, write_plan
+    from app.ingest.shard import ingest_shard
+    from app.ingest.universe import read_universe
+    from app.storage import Bucket
+
+    market = Bucket(phase.place.market_bucket)
+    settings = phase.settings.ingest
+    yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
+    if shard is not None:
+        plan = read_plan(phase.place.run_id, market)
+        if not 0 <= shard < len(plan.shards):
+            raise click.BadParameter(f"the plan has shards 0 to {len(plan.shards) - 1}", param_hint="--shard")
+        ingest_shard(plan, plan.shards[shard], market, settings, yahoo_url=yahoo_url)
+        return
+    if universe is None:
+        raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers dow30")
+    plan = write_plan(phase.place.run_id, read_universe(universe), market, settings, phase.clock())
+    run_shards(plan, phase.place.market_bucket, settings, yahoo_url, phase.report)
+    coverage = write_coverage(plan, market, settings)
+    phase.finish(
+        {
+            "rows": coverage["rows"],
+            "where": f"s3://{market.name}/{contract.BARS_PREFIX}",
+            **{key: coverage[key] for key in ("requested", "statuses", "days", "requests", "retries")},
+        }
+    )
+
+
+@_phase("dataset")
+def dataset(phase: _Phase) -> None:
+    """Turn the run's bars into training data.
+
+    Checks the bars, lays every session on its full grid of minutes, computes causal features, splits by
+    time with a gap and fits the scaler on the training days alone.
+
+    \b
+    Example: stockflow dataset --set dataset.horizon_min=2
+    """
+    from app.dataset.run import run_dataset
+    from app.storage import Bucket
+
+    market, models = Bucket(phase.place.market_bucket), Bucket(phase.place.model_bucket)
+    phase.finish(run_dataset(phase.place.run_id, market, models, phase.settings.dataset, phase.report))
+
+
+@_phase("train")
+def train(phase: _Phase) -> None:
+    """Train the LSTM on the run's dataset, data-parallel with Horovod over MPI ranks.
+
+    Averages gradients over the ranks at every step, checkpoints each epoch, measures against the
+    forecast that the price stays, exports to ONNX and moves models/current.json.
+
+    \b
+    Example: stockflow train --set training.ranks=2 --set training.epochs=8
+    """
+    from app.training.launch import run_training
+
+    phase.finish(run_training(phase.place, phase.settings, phase.environ, phase.report))
+
+
+@click.option("--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...).")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Folder of the stream's offsets and state; goes on from it."
+)
+@click.option(
+    "--feed/--no-feed", "with_feed", default=True, help="Start the replay too, or leave it to `stockflow feed`."
+)
+@_phase("serve")
+def serve(phase: _Phase, speed: float | None, checkpoint: Path | None, with_feed: bool) -> None:
+    """Score the last session of the run as it is replayed, with Spark Structured Streaming.
+
+    Keeps the last 60 minutes of every ticker as state, starts warm from stored bars, and scores all
+    tickers of a micro-batch together with the current model.
+
+    \b
+    Example: stockflow serve --speed 60
+    """
+    from app.serving.run import run_serving
+
+    settings = _with_speed(phase.settings, speed)
+    phase.finish(
+        run_serving(
+            phase.place,
+            settings,
+            phase.environ,
+            phase.report,
+            checkpoint=checkpoint,
+            with_feed=with_feed,
+        )
+    )
+
+
+@click.option("--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...).")
+@_phase("feed")
+def feed(phase: _Phase, speed: float | None) -> None:
+    """Replay the last stored session as ticks, one S3 object a minute. `stockflow serve` starts it itself.
+
+    \b
+    Example: stockflow feed --speed 600
+    """
+    from app.ingest.run import read_plan
+    from app.serving.feed import replay_session
+    from app.storage import Bucket
+
+    market = Bucket(phase.place.market_bucket)
+    plan = read_plan(phase.place.run_id, market)
+    settings = _with_speed(phase.settings, speed)
+    fed = replay_session(plan, plan.sessions[-1], market, speed=settings.serving.speed, report=phase.report)
+    click.echo(f"feed: {fed['ticks']:,} ticks in {fed['objects']} objects")
+
+
+@cli.command()
+@click.option(
+    "--market",
+    default="simulated",
+    show_default=True,
+    help="Where bars come from: simulated, a Parquet file of bars, or yahoo (the live service).",
+)
+@click.option("--tickers", "universe", help="Tickers; by default all of the market's (dow30 for yahoo).")
+@click.option(
+    "--s3-port", type=click.IntRange(0, 65535), default=0, help="Port of the embedded S3; 0 takes a free one."
+)
+@click.option(
+    "--yahoo-port", type=click.IntRange(0, 65535), default=0, help="Port of the local Yahoo; 0 takes a free one."
+)
+@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, help="Latency of the local Yahoo.")
+@click.option("--fault-share", type=click.FloatRange(0, 1), default=0.0, help="Share of its answers that fail.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build/run"),
+    show_default=True,
+    help="Where results are left.",
+)
+@_set_option
+def run(**options: Any) -> None:
+    """Run the whole pipeline on this machine, against an embedded AWS.
+
+    \b
+    Examples:
+      stockflow run
+      stockflow run --market bars.parquet --set training.epochs=8
+      stockflow run --market yahoo --tickers AAPL,MSFT,NVDA
+    """
+    from embedded.pipeline import Options, run_pipeline
+
+    sys.exit(run_pipeline(Options(**options), os.environ))
+
+
+@cli.command()
+def settings() -> None:
+    """List every setting with its default and what it means."""
+    from app.settings import describe
+
+    for line in describe():
+        click.echo(line)
+
+
+def _with_speed(settings: Settings, speed: float | None) -> Settings:
+    if speed is None:
+        return settings
+    from app.settings import changed
+
+    return changed(settings, f"serving.speed={speed}")
+
+
+def main() -> NoReturn:
+    """Entry point: an error that a person can act on is one line on standard error and an exit status."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        cli(standalone_mode=False)
+    except StockflowError as exc:
+        click.echo(f"stockflow: {exc}", err=True)
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stockflow: interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What the phases agree on: object keys, environment variables, schemas and feature names.
+
+This module is the only place where they are spelled. It imports the standard library alone, so that
+a Lambda, a Spark worker, the CDK app and a consumer can all import it.
+
+Buckets and keys
+----------------
+market bucket
+    ``bars/dt=YYYY-MM-DD/<shard>.parquet``            1-minute bars of one session
+    ``ticks/<run>/dt=YYYY-MM-DD/<epoch_ms>-<seq>.parquet``  one poll of the market; keys ascend with time
+    ``runs/<run>/...``                                plan, manifests and results of one run
+model bucket
+    ``datasets/<run>/...``                            dense feature tables and their spec
+    ``models/<model>/...``                            weights, ONNX, spec, metrics, checkpoints
+    ``models/current.json``                           the pointer that serving follows
+predictions bucket
+    ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``
+    ``predictions/latest.json``                       the newest prediction of each ticker
+
+Every object is written whole under its final, deterministic key: a repeat overwrites it.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final, NamedTuple
+
+# --- environment ---------------------------------------------------------------------------------
+
+ENV_MARKET_BUCKET: Final = "STOCKFLOW_MARKET_BUCKET"
+ENV_MODEL_BUCKET: Final = "STOCKFLOW_MODEL_BUCKET"
+ENV_PREDICTIONS_BUCKET: Final = "STOCKFLOW_PREDICTIONS_BUCKET"
+ENV_RUN_ID: Final = "STOCKFLOW_RUN_ID"
+ENV_YAHOO_URL: Final = "STOCKFLOW_YAHOO_URL"
+"""Base URL of a server that speaks Yahoo's chart API; unset means Yahoo itself."""
+ENV_NOW: Final = "STOCKFLOW_NOW"
+"""ISO 8601 instant at which the run's clock stands; unset means the machine's clock."""
+ENV_SETTINGS: Final = "STOCKFLOW_SETTINGS"
+"""JSON object of setting overrides, ``{"training": {"epochs": 3}}``."""
+ENV_PROGRESS: Final = "STOCKFLOW_PROGRESS"
+"""``json`` makes a phase print its progress as JSON lines on standard output."""
+ENV_AWS_ENDPOINT_URL: Final = "AWS_ENDPOINT_URL"
+"""boto3's own variable; set by the embedded AWS."""
+
+# --- time ----------------------------------------------------------------------------------------
+
+EXCHANGE_CALENDAR: Final = "XNYS"
+EXCHANGE_TIMEZONE: Final = "America/New_York"
+BAR_S: Final = 60
+"""Length of a bar in seconds."""
+
+# --- schemas: (column, Arrow type) ---------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column of a stored table: its name, its Arrow type's name and what it means."""
+
+    name: str
+    arrow_type: str
+    note: str
+
+
+BARS: Final = (
+    Column("ticker", "string", "symbol in Yahoo's spelling (BRK-B)"),
+    Column("ts", "timestamp[ms, tz=UTC]", "start of the bar"),
+    Column("open", "double", "USD"),
+    Column("high", "double", "USD"),
+    Column("low", "double", "USD"),
+    Column("close", "double", "USD"),
+    Column("volume", "int64", "shares"),
+)
+TICKS: Final = BARS
+"""A tick object holds the bars that one poll of the market completed."""
+
+PREDICTIONS_SCHEMA_VERSION: Final = 1
+PREDICTIONS: Final = (
+    Column("ticker", "string", "symbol in Yahoo's spelling"),
+    Column("as_of", "timestamp[ms, tz=UTC]", "start of the window's last bar; it is known one minute later"),
+    Column("horizon_min", "int32", "minutes from the last bar to the predicted one"),
+    Column("last_price", "double", "close of the last bar, USD"),
+    Column("predicted_return", "double", "log return over the horizon"),
+    Column("predicted_price", "double", "USD"),
+    Column("carried_minutes", "int32", "minutes of the window that belong to the session before"),
+    Column("model_id", "string", "the model that made the prediction"),
+    Column("produced_at", "timestamp[ms, tz=UTC]", "when the micro-batch was scored"),
+)
+
+# --- features ------------------------------------------------------------------------------------
+
+FEATURE_RETURN: Final = "log_return"
+FEATURE_VOLUME: Final = "log_volume"
+FEATURES: Final = (FEATURE_RETURN, FEATURE_VOLUME)
+"""Features of one minute, in the order of the model's input. See app.dataset.features."""
+
+# --- keys: market bucket -------------------------------------------------------------------------
+
+BARS_PREFIX: Final = "bars/"
+TICKS_PREFIX: Final = "ticks/"
+RUNS_PREFIX: Final = "runs/"
+
+
+def bars_day_prefix(day: date) -> str:
+    """Prefix of all bars of one session."""
+    return f"{BARS_PREFIX}dt={day.isoformat()}/"
+
+
+def bars_key(day: date, shard: str) -> str:
+    """Key of one shard's bars of one session."""
+    return f"{bars_day_prefix(day)}{shard}.parquet"
+
+
+def ticks_prefix(run_id: str) -> str:
+    """Prefix under which the feed of one run writes; keys below it ascend with time."""
+    return f"{TICKS_PREFIX}{run_id}/"
+
+
+def ticks_key(run_id: str, day: date, epoch_ms: int, seq: int) -> str:
+    """Key of one poll: `epoch_ms` is the start of its newest bar, `seq` its number in the feed."""
+    return f"{ticks_prefix(run_id)}dt={day.isoformat()}/{epoch_ms:013d}-{seq:06d}.parquet"
+
+
+def plan_key(run_id: str) -> str:
+    """The ingest plan: universe, shards, days."""
+    return f"{RUNS_PREFIX}{run_id}/plan.json"
+
+
+def manifest_key(run_id: str, shard: str) -> str:
+    """What each ticker of one shard got, and why not."""
+    return f"{RUNS_PREFIX}{run_id}/manifests/{shard}.json"
+
+
+def coverage_key(run_id: str) -> str:
+    """Coverage of the run by ticker and day, joined from its manifests."""
+    return f"{RUNS_PREFIX}{run_id}/coverage.json"
+
+
+def feed_end_key(run_id: str) -> str:
+    """Written by the feed after its last tick object: names it and counts the ticks."""
+    return f"{RUNS_PREFIX}{run_id}/feed.json"
+
+
+def warm_state_key(run_id: str) -> str:
+    """Window state from stored bars with which a stream starts (Arrow IPC)."""
+    return f"{RUNS_PREFIX}{run_id}/warm.arrow"
+
+
+def result_key(run_id: str, phase: str) -> str:
+    """Result of one phase of one run, written when it has succeeded."""
+    return f"{RUNS_PREFIX}{run_id}/results/{phase}.json"
+
+
+# --- keys: model bucket --------------------------------------------------------------------------
+
+DATASETS_PREFIX: Final = "datasets/"
+MODELS_PREFIX: Final = "models/"
+CURRENT_MODEL_KEY: Final = "models/current.json"
+
+
+def dataset_key(run_id: str, split: str) -> str:
+    """Dense feature rows of one split (``train``, ``validation``, ``test``)."""
+    return f"{DATASETS_PREFIX}{run_id}/{split}.parquet"
+
+
+def dataset_spec_key(run_id: str) -> str:
+    """The dataset's spec: features, scaler, window, horizon, split, checks, fingerprint."""
+    return f"{DATASETS_PREFIX}{run_id}/spec.json"
+
+
+def model_prefix(model_id: str) -> str:
+    """Prefix of everything that belongs to one model."""
+    return f"{MODELS_PREFIX}{model_id}/"
+
+
+def model_key(model_id: str, name: str) -> str:
+    """Key of one of a model's files (MODEL_*)."""
+    return f"{model_prefix(model_id)}{name}"
+
+
+MODEL_KERAS: Final = "model.keras"
+MODEL_ONNX: Final = "model.onnx"
+MODEL_SPEC: Final = "spec.json"
+MODEL_METRICS: Final = "metrics.json"
+MODEL_FILES: Final = (MODEL_KERAS, MODEL_ONNX, MODEL_SPEC, MODEL_METRICS)
+"""A model is complete when all of these exist."""
+
+
+def checkpoint_key(model_id: str, epoch: int) -> str:
+    """Training state after `epoch` whole epochs."""
+    return f"{model_prefix(model_id)}checkpoints/epoch-{epoch:04d}.npz"
+
+
+def checkpoint_epoch(key: str) -> int:
+    """The epoch of a checkpoint's key."""
+    return int(key.rpartition("epoch-")[2].removesuffix(".npz"))
+
+
+# --- keys: predictions bucket --------------------------------------------------------------------
+
+PREDICTIONS_PREFIX: Final = "predictions/"
+LATEST_PREDICTIONS_KEY: Final = "predictions/latest.json"
+
+
+def predictions_key(day: date, run_id: str, micro_batch: int) -> str:
+    """Predictions of one micro-batch for bars of one day: a repeated micro-batch overwrites itself."""
+    return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/{run_id}-{micro_batch:08d}.parquet"

@@ -1,0 +1,222 @@
+"""The pure middle of the dataset phase: stored bars in, splits and spec out; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from app import contract
+from app.dataset.checks import VolumeFault, check_bars, empty_days, too_short, volume_faults
+from app.dataset.features import Rows
+from app.dataset.grid import SessionGrid, make_grid
+from app.dataset.spec import Spec, fit_scale
+from app.dataset.split import SPLITS, Split, split_by_time
+from app.dataset.windows import session_starts
+from app.errors import TooFewBars
+from app.sessions import Session
+from app.settings import DatasetSettings
+from app.storage import fingerprint, to_json
+
+ROWS = pa.schema(
+    [
+        pa.field("ticker", pa.string()),
+        pa.field("ts", pa.timestamp("ms", tz="UTC")),
+        pa.field("close", pa.float64()),
+        pa.field("observed", pa.bool_()),
+        *(pa.field(name, pa.float32()) for name in contract.FEATURES),
+    ]
+)
+"""A split's dense rows, ordered by ticker and time, one for each minute of each session; features not scaled,
+NaN where a value is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the dataset phase stores.
+
+    splits: a ROWS table by name; windows: their number by split; faults and short_sessions: what the
+    checks found.
+    """
+
+    splits: Mapping[str, pa.Table]
+    spec: Spec
+    windows: Mapping[str, int]
+    days: Mapping[str, tuple[date, ...]]
+    faults: tuple[VolumeFault, ...]
+    short_sessions: Mapping[tuple[str, date], int]
+    filled_minutes: int
+
+    def report(self) -> dict[str, Any]:
+        """The spec's JSON with what the checks found."""
+        return {
+            **self.spec.to_json(),
+            "windows": dict(self.windows),
+            "days": {name: [day.isoformat() for day in days] for name, days in self.days.items()},
+            "volume_faults": [
+                {"ticker": f.ticker, "day": f.day, "zero_bars": f.zero_bars, "total_ratio": round(f.total_ratio, 2)}
+                for f in self.faults
+            ],
+            "short_sessions": [
+                {"ticker": ticker, "day": day, "bars": held} for (ticker, day), held in self.short_sessions.items()
+            ],
+            "filled_minutes": self.filled_minutes,
+        }
+
+
+def build_dataset(
+    bars: pa.Table,
+    sessions: Sequence[Session],
+    settings: DatasetSettings,
+    on_ticker: Callable[[int, int], None] = lambda done, total: None,
+) -> Dataset:
+    """Check the bars, lay them on their grids, split them by time and fit the scaler on the training part.
+
+    bars: the contract's BARS, ordered by (ticker, ts). on_ticker: told (done, total) tickers.
+    Raises BadBars for broken bars; TooFewBars when a whole day, or a split, holds no window.
+    """
+    check_bars(bars)
+    sessions = [session for session in sessions if session.day not in settings.exclude_days]
+    window, horizon = settings.window_min, settings.horizon_min
+    splits = split_by_time(
+        sessions, validation=settings.validation_days, test=settings.test_days, gap_min=window + horizon
+    )
+    pieces = _cut_sessions(bars, sessions)
+    held = {key: len(piece.ts) for key, piece in pieces.items()}
+    if short_days := empty_days(held, sessions, window + horizon):
+        day, most = next(iter(short_days.items()))
+        raise TooFewBars(
+            f"{day}: no ticker has more than {most} bars, a window of {window} and a horizon of {horizon} need"
+            f' {window + horizon}: ingest that day again, or leave it out with dataset.exclude_days=["{day}"]'
+        )
+    faults = volume_faults({key: piece.volume for key, piece in pieces.items()})
+    masked = {(fault.ticker, fault.day) for fault in faults}
+    grids: dict[str, list[SessionGrid]] = {}
+    tickers = sorted({ticker for ticker, _ in pieces})
+    for done, ticker in enumerate(tickers):
+        on_ticker(done, len(tickers))
+        grids[ticker] = [
+            pieces[ticker, session.day].grid(ticker, session, mask_volume=(ticker, session.day) in masked)
+            for session in sessions
+            if (ticker, session.day) in pieces
+        ]
+    on_ticker(len(tickers), len(tickers))
+    tables = {name: _rows_table(grids, splits[name]) for name in SPLITS}
+    counts = {name: _count_windows(grids, splits[name], settings) for name in SPLITS}
+    for name, count in counts.items():
+        if not count:
+            raise TooFewBars(f"the {name} days {_span(splits[name])} hold no window of {window} + {horizon} minutes")
+    return Dataset(
+        splits=tables,
+        spec=_fit_spec(grids, splits["train"], settings, tables),
+        windows=counts,
+        days={name: tuple(session.day for session in splits[name].sessions) for name in SPLITS},
+        faults=faults,
+        short_sessions=too_short(held, window + horizon),
+        filled_minutes=sum(grid.filled_minutes for each in grids.values() for grid in each),
+    )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Bars of one ticker in one session, as arrays."""
+
+    ts: Any
+    open: Any
+    close: Any
+    volume: Any
+
+    def grid(self, ticker: str, session: Session, *, mask_volume: bool) -> SessionGrid:
+        volume = np.full(len(self.ts), np.nan) if mask_volume else self.volume.astype(np.float64)
+        return make_grid(ticker, session, self.ts, self.open, self.close, volume)
+
+
+def _cut_sessions(bars: pa.Table, sessions: Sequence[Session]) -> dict[tuple[str, date], _Piece]:
+    """Bars within the sessions, by ticker and day; each piece is a view."""
+    encoded = bars["ticker"].combine_chunks().dictionary_encode()
+    names: list[str] = encoded.dictionary.to_pylist()
+    code = encoded.indices.to_numpy()
+    ts = bars["ts"].cast(pa.int64()).to_numpy() // 1000
+    columns = {name: bars[name].to_numpy() for name in ("open", "close", "volume")}
+    pieces: dict[tuple[str, date], _Piece] = {}
+    for number, name in enumerate(names):
+        first, end = np.searchsorted(code, [number, number + 1])
+        for session in sessions:
+            low, high = first + np.searchsorted(ts[first:end], [session.open_ts, session.close_ts])
+            if high > low:
+                pieces[name, session.day] = _Piece(ts[low:high], *(column[low:high] for column in columns.values()))
+    return pieces
+
+
+def _usable(grids: Mapping[str, list[SessionGrid]], split: Split) -> list[tuple[SessionGrid, int]]:
+    """Grids of a split with the minutes of each that may be used, by ticker and time."""
+    days = set(split.sessions)
+    return [
+        (grid, split.minutes_of(grid.session))
+        for ticker in sorted(grids)
+        for grid in grids[ticker]
+        if grid.session in days and split.minutes_of(grid.session)
+    ]
+
+
+def _rows_table(grids: Mapping[str, list[SessionGrid]], split: Split) -> pa.Table:
+    parts = []
+    for grid, minutes in _usable(grids, split):
+        ts = (grid.session.open_ts + contract.BAR_S * np.arange(minutes)) * 1000
+        columns: dict[str, Any] = {
+            "ticker": pa.array([grid.ticker] * minutes),
+            "ts": pa.array(ts).cast(ROWS.field("ts").type),
+            "close": grid.close[:minutes],
+            "observed": grid.observed[:minutes],
+        }
+        columns |= {name: grid.features[:minutes, i] for i, name in enumerate(contract.FEATURES)}
+        parts.append(pa.table(columns, schema=ROWS))
+    return pa.concat_tables(parts).combine_chunks() if parts else ROWS.empty_table()
+
+
+def _count_windows(grids: Mapping[str, list[SessionGrid]], split: Split, settings: DatasetSettings) -> int:
+    return sum(len(_starts(grid, minutes, settings)) for grid, minutes in _usable(grids, split))
+
+
+def _starts(grid: SessionGrid, minutes: int, settings: DatasetSettings) -> Any:
+    return session_starts(grid.observed[:minutes], settings.window_min, settings.horizon_min, settings.max_filled_share)
+
+
+def _fit_spec(
+    grids: Mapping[str, list[SessionGrid]], train: Split, settings: DatasetSettings, tables: Mapping[str, pa.Table]
+) -> Spec:
+    """The spec, its scaler fitted on training rows and targets alone."""
+    features: dict[str, list[Rows]] = {}
+    targets: dict[str, list[Rows]] = {}
+    for grid, minutes in _usable(grids, train):
+        last = _starts(grid, minutes, settings) + settings.window_min - 1
+        returns = np.log(grid.close[last + settings.horizon_min] / grid.close[last]).astype(np.float32)
+        features.setdefault(grid.ticker, []).append(grid.features[:minutes][grid.observed[:minutes]])
+        targets.setdefault(grid.ticker, []).append(returns)
+    trained = [ticker for ticker in features if sum(map(len, targets[ticker]))]
+    pooled = fit_scale(
+        np.concatenate([rows for ticker in trained for rows in features[ticker]]),
+        np.concatenate([returns for ticker in trained for returns in targets[ticker]]),
+    )
+    scales = {
+        ticker: fit_scale(np.concatenate(features[ticker]), np.concatenate(targets[ticker]), pooled)
+        for ticker in trained
+    }
+    content = [to_json(settings.model_dump(mode="json"))]
+    content += [column.to_numpy().tobytes() for name in SPLITS for column in tables[name].drop(["ticker"]).columns]
+    return Spec(
+        window_min=settings.window_min,
+        horizon_min=settings.horizon_min,
+        features=contract.FEATURES,
+        scales=scales,
+        default_scale=pooled,
+        fingerprint=fingerprint(*content, ",".join(sorted(grids)).encode()),
+    )
+
+
+def _span(split: Split) -> str:
+    return f"{split.sessions[0].day} to {split.sessions[-1].day}"

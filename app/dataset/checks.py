@@ -1,0 +1,102 @@
+"""What the dataset phase notices about stored bars before anything is learnt from them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from app.errors import BadBars
+from app.sessions import Session, utc
+
+FAULTY_ZERO_BARS = 10
+"""A liquid ticker prints volume in nearly every minute: so many zero-volume bars in one session are a sign..."""
+USUAL_ZERO_BARS = 2
+"""... when its other sessions hold no more than this (median). A thin ticker always has them: no finding."""
+
+Volumes = Mapping[tuple[str, date], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class VolumeFault:
+    """A ticker's session whose volume is not to be trusted; its prices are kept."""
+
+    ticker: str
+    day: date
+    zero_bars: int
+    total_ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.ticker} {self.day}: {self.zero_bars} zero-volume bars and {self.total_ratio:.1f} times"
+            " the usual total: volume masked"
+        )
+
+
+def check_bars(bars: pa.Table) -> None:
+    """Refuse bars that break the contract: ordered by (ticker, ts), unique, finite, positive.
+
+    Raises BadBars with the number of offenders and the first one.
+    """
+    ticker = bars["ticker"].to_numpy(zero_copy_only=False)
+    ts = bars["ts"].cast(pa.int64()).to_numpy() // 1000
+    prices = np.stack([bars[name].to_numpy() for name in ("open", "high", "low", "close")])
+    volume = bars["volume"].to_numpy()
+    same = np.concatenate([[False], (ticker[1:] == ticker[:-1]) & (ts[1:] == ts[:-1])])
+    earlier = (ticker[1:] < ticker[:-1]) | ((ticker[1:] == ticker[:-1]) & (ts[1:] < ts[:-1]))
+    back = np.concatenate([[False], earlier])
+    for what, bad in (
+        ("non-finite prices", ~np.isfinite(prices).all(axis=0)),
+        ("non-positive prices", (prices <= 0).any(axis=0)),
+        ("negative volumes", volume < 0),
+        ("duplicates of (ticker, ts)", same),
+        ("bars out of order", back),
+    ):
+        if bad.any():
+            first = int(np.flatnonzero(bad)[0])
+            when = f"{utc(int(ts[first])):%Y-%m-%d %H:%M} UTC"
+            raise BadBars(
+                f"stored bars hold {int(bad.sum())} {what}, first {ticker[first]} at {when}: ingest that day again"
+            )
+
+
+def volume_faults(volumes: Volumes) -> tuple[VolumeFault, ...]:
+    """Sessions whose volume cannot be right: many zero-volume bars in a ticker that otherwise has none.
+
+    volumes: int64 (bars,) of each (ticker, day). What is usual is the median over the ticker's sessions
+    with few zero bars, so that faulty sessions do not set their own standard; a ticker without such a
+    session has no standard and no finding. `total_ratio` tells how far the session's total is off.
+    """
+    by_ticker: dict[str, list[tuple[date, int, int]]] = defaultdict(list)
+    for (ticker, day), volume in volumes.items():
+        by_ticker[ticker].append((day, int((volume == 0).sum()), int(volume.sum())))
+    faults: list[VolumeFault] = []
+    for ticker, sessions in by_ticker.items():
+        clean = [(zeros, total) for _, zeros, total in sessions if zeros < FAULTY_ZERO_BARS]
+        if not clean or np.median([zeros for zeros, _ in clean]) > USUAL_ZERO_BARS:
+            continue
+        usual = float(np.median([total for _, total in clean]))
+        faults += [
+            VolumeFault(ticker, day, zeros, total / usual if usual else 0.0)
+            for day, zeros, total in sessions
+            if zeros >= FAULTY_ZERO_BARS
+        ]
+    return tuple(sorted(faults, key=lambda fault: (fault.day, fault.ticker)))
+
+
+def too_short(bars_held: Mapping[tuple[str, date], int], needed: int) -> dict[tuple[str, date], int]:
+    """Sessions of a ticker with too few bars for one window and its horizon."""
+    return {key: held for key, held in bars_held.items() if held < needed}
+
+
+def empty_days(bars_held: Mapping[tuple[str, date], int], sessions: Sequence[Session], needed: int) -> dict[date, int]:
+    """Days on which no ticker has enough bars for one window, with the most that one has."""
+    most = {session.day: 0 for session in sessions}
+    for (_, day), held in bars_held.items():
+        most[day] = max(most[day], held)
+    return {day: held for day, held in most.items() if held < needed}

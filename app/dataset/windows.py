@@ -1,0 +1,111 @@
+"""Windows as views: an index into resident rows, never a copy of 60 overlapping ones.
+
+A window of `window_min` rows starts at `start`; its last input is row start + window - 1 and its target
+the log return from there to row start + window - 1 + horizon (window 60, horizon 5: rows i..i+59, target
+i+64). Windows lie within one session of one ticker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from app.dataset.features import FloatArray, Rows, scale
+from app.dataset.spec import Spec
+from app.errors import TooFewBars
+
+Index = npt.NDArray[np.int64]
+
+
+def session_starts(observed: npt.NDArray[np.bool_], window: int, horizon: int, max_filled_share: float) -> Index:
+    """Where windows start in one session: int64 (n,).
+
+    observed: bool (minutes,). A window counts when its last minute holds a bar (a forecast is made only
+    when one arrives), at most `max_filled_share` of its minutes lack one, and its target lies within the
+    session.
+    """
+    count = len(observed) - window - horizon + 1
+    if count <= 0:
+        return np.empty(0, np.int64)
+    filled = np.concatenate([[0], np.cumsum(~observed)])
+    starts = np.arange(count)
+    missing = filled[starts + window] - filled[starts]
+    chosen: Index = starts[observed[starts + window - 1] & (missing <= max_filled_share * window)]
+    return chosen
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """The rows of one split, resident, and the windows that they hold.
+
+    rows: scaled features, float32 (rows, features); starts: int64 (n,) into rows; targets: float32 (n,)
+    log returns over the horizon; last_price, future_price: float64 (n,) USD at the window's end and at its
+    target; target_std: float32 (n,) unit in which the model forecasts; ticker: int64 (n,) into tickers;
+    as_of: int64 (n,) epoch seconds of the last input's bar.
+    """
+
+    rows: Rows
+    starts: Index
+    targets: Rows
+    last_price: FloatArray
+    future_price: FloatArray
+    target_std: Rows
+    ticker: Index
+    as_of: Index
+    tickers: tuple[str, ...]
+    window: int
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.starts)
+
+    def inputs(self, chosen: Index | slice) -> Rows:
+        """Inputs of the chosen windows: float32 (k, window, features), gathered from one view."""
+        view = np.lib.stride_tricks.sliding_window_view(self.rows, self.window, axis=0)
+        return np.ascontiguousarray(view[self.starts[chosen]].transpose(0, 2, 1))
+
+
+def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSet:
+    """Cut a stored split (dense rows ordered by ticker and time) into windows.
+
+    Raises TooFewBars when it holds none.
+    """
+    encoded = table["ticker"].combine_chunks().dictionary_encode()
+    tickers: tuple[str, ...] = tuple(encoded.dictionary.to_pylist())
+    code = encoded.indices.to_numpy().astype(np.int64)
+    ts = table["ts"].cast(pa.int64()).to_numpy() // 1000
+    close = table["close"].to_numpy()
+    observed = table["observed"].to_numpy()
+    mean, std, target_std = spec.scaling(tickers)
+    raw = np.stack([table[name].to_numpy() for name in spec.features], axis=-1).astype(np.float32)
+    edges = np.flatnonzero((np.diff(code) != 0) | (np.diff(ts) != 60)) + 1
+    bounds = zip(np.concatenate([[0], edges]), np.concatenate([edges, [len(code)]]), strict=True)
+    window, horizon = spec.window_min, spec.horizon_min
+    starts = np.concatenate(
+        [first + session_starts(observed[first:end], window, horizon, max_filled_share) for first, end in bounds]
+    )
+    if not len(starts):
+        raise TooFewBars(f"no window of {window} minutes with a target {horizon} minutes later in {len(table)} rows")
+    last = starts + window - 1
+    return WindowSet(
+        rows=scale(raw, mean[code], std[code]),
+        starts=starts,
+        targets=np.log(close[last + horizon] / close[last]).astype(np.float32),
+        last_price=close[last],
+        future_price=close[last + horizon],
+        target_std=target_std[code[last]],
+        ticker=code[last],
+        as_of=ts[last],
+        tickers=tickers,
+        window=window,
+    )
+
+
+def windows_by_ticker(windows: WindowSet) -> Mapping[str, int]:
+    """Number of windows of each ticker."""
+    counts = np.bincount(windows.ticker, minlength=len(windows.tickers))
+    return dict(zip(windows.tickers, counts.tolist(), strict=True))

@@ -1,0 +1,92 @@
+"""The errors of stockflow: one root, flat children.
+
+    StockflowError
+    ├── SettingsError      a setting, a flag or an environment variable is wrong
+    ├── StorageError       S3 does not answer, refuses, or lacks an object
+    ├── UniverseError      the list of tickers is empty or names an unknown one
+    ├── YahooError         Yahoo refuses, fails or answers nonsense
+    ├── BadBars            bars break their schema: missing columns, NaN, duplicates, order
+    ├── TooFewBars         not enough bars to cut one window
+    ├── TrainingError      mpirun, a rank or the model failed
+    ├── ServingError       the stream failed
+    └── MissingProgram     a system program (mpirun, java) is not installed
+
+Each message is one line that says what is wrong and what to change. The command line prints it and
+ends with the class's `exit_code`; anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class StockflowError(Exception):
+    """Root of all errors that a person can act on."""
+
+    exit_code = 1
+
+
+class SettingsError(StockflowError):
+    """A setting, a flag or an environment variable has a wrong value."""
+
+    exit_code = 2
+
+
+class StorageError(StockflowError):
+    """S3 does not answer, refuses the call, or lacks an object."""
+
+    exit_code = 3
+
+
+class ObjectMissing(StorageError):
+    """An object that an earlier phase should have written is not there."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"s3://{bucket}/{key} does not exist: run the phase that writes it first")
+        self.bucket = bucket
+        self.key = key
+
+
+class UniverseError(StockflowError):
+    """The list of tickers is empty, malformed or names tickers that Yahoo does not know."""
+
+    exit_code = 4
+
+
+class YahooError(StockflowError):
+    """Yahoo refuses (429), fails or answers something that is not bars."""
+
+    exit_code = 5
+
+
+class BadBars(StockflowError):
+    """Bars break their schema: missing columns, NaN, duplicates, wrong order, non-positive prices."""
+
+    exit_code = 6
+
+
+class TooFewBars(StockflowError):
+    """There are not enough bars to cut one window."""
+
+    exit_code = 6
+
+
+class TrainingError(StockflowError):
+    """mpirun, a rank or the model failed."""
+
+    exit_code = 7
+
+
+class ServingError(StockflowError):
+    """The stream or its feed failed."""
+
+    exit_code = 8
+
+
+class MissingProgram(StockflowError):
+    """A system program is not installed."""
+
+    exit_code = 9
+
+    def __init__(self, program: str, package: str) -> None:
+        super().__init__(f"{program} is not installed or not on PATH: type `apt-get install {package}`")
+        self.program = program
+        self.package = package

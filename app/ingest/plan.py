@@ -1,0 +1,98 @@
+"""The ingest plan: which worker fetches which tickers, in which requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from app.errors import UniverseError
+from app.sessions import Session
+from app.storage import fingerprint
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the universe. Its name tells its tickers apart, so that two universes never share a key."""
+
+    name: str
+    tickers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One request: whole sessions, from the first one's open to the last one's close (epoch seconds)."""
+
+    start_ts: int
+    end_ts: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the workers of one run need to know."""
+
+    run_id: str
+    sessions: tuple[Session, ...]
+    spans: tuple[Span, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        """The universe, sorted."""
+        return tuple(sorted(ticker for shard in self.shards for ticker in shard.tickers))
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored under contract.plan_key."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Plan:
+        """The inverse of to_json."""
+        return cls(
+            run_id=value["run_id"],
+            sessions=tuple(
+                Session(date.fromisoformat(s["day"]), s["open_ts"], s["minutes"]) for s in value["sessions"]
+            ),
+            spans=tuple(Span(**span) for span in value["spans"]),
+            shards=tuple(Shard(s["name"], tuple(s["tickers"])) for s in value["shards"]),
+        )
+
+
+def make_plan(
+    run_id: str, universe: Sequence[str], sessions: Sequence[Session], *, shards: int, request_days: int
+) -> Plan:
+    """Deal the universe to at most `shards` shards and cut the sessions into requests.
+
+    request_days: calendar days that one request may span (Yahoo: 7).
+    Raises UniverseError when there is no ticker or no session to fetch.
+    """
+    if not universe:
+        raise UniverseError("the universe is empty: name at least one ticker, a file of tickers or dow30")
+    if not sessions:
+        raise UniverseError("no trading session in the asked days: raise ingest.days")
+    count = min(shards, len(universe))
+    parts = [tuple(universe[i::count]) for i in range(count)]
+    return Plan(
+        run_id=run_id,
+        sessions=tuple(sessions),
+        spans=cut_spans(sessions, request_days),
+        shards=tuple(Shard(_shard_name(i, count, part), part) for i, part in enumerate(parts)),
+    )
+
+
+def cut_spans(sessions: Sequence[Session], request_days: int) -> tuple[Span, ...]:
+    """The fewest requests of whole sessions, none longer than `request_days` calendar days."""
+    spans: list[Span] = []
+    first = sessions[0]
+    last = first
+    for session in sessions[1:]:
+        if session.day - first.day >= timedelta(days=request_days):
+            spans.append(Span(first.open_ts, last.close_ts))
+            first = session
+        last = session
+    return (*spans, Span(first.open_ts, last.close_ts))
+
+
+def _shard_name(index: int, count: int, tickers: Sequence[str]) -> str:
+    return f"{index:04d}-of-{count:04d}-{fingerprint(','.join(tickers).encode())[:8]}"

@@ -1,0 +1,115 @@
+"""Child processes that never outlive their parent, whatever ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
+
+from app.errors import MissingProgram
+
+_PR_SET_PDEATHSIG = 1
+_TAIL_LINES = 40
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM to this process when its parent dies; does nothing elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def find_program(name: str, package: str) -> str:
+    """Path of a system program; MissingProgram names the package to install."""
+    path = shutil.which(name)
+    if path is None:
+        raise MissingProgram(name, package)
+    return path
+
+
+class Child:
+    """A running program in a process group of its own.
+
+    on_line: called with each line of its standard output, from a thread. Standard error is kept: its last
+    lines are in `errors`; `echo_errors` shows it as well.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        on_line: Callable[[str], None],
+        *,
+        echo_errors: bool = False,
+    ) -> None:
+        self.errors: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._echo = echo_errors
+        self._process = subprocess.Popen(
+            argv,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  one prctl call, safe between fork and exec
+        )
+        self._readers = [
+            Thread(target=self._read, args=(self._process.stdout, on_line), daemon=True),
+            Thread(target=self._read, args=(self._process.stderr, self._keep_error), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is the id of its group too."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Exit status at the end; subprocess.TimeoutExpired when it runs on."""
+        status = self._process.wait(timeout_s)
+        for reader in self._readers:
+            reader.join(timeout=5)
+        return status
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """SIGTERM to the whole group, SIGKILL to what is left of it after `grace_s`."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def last_error(self) -> str:
+        """The last telling line of standard error."""
+        for line in reversed(self.errors):
+            if line.strip(" -=*\t"):
+                return line.strip()
+        return "no message"
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _keep_error(self, line: str) -> None:
+        self.errors.append(line)
+        if self._echo:
+            print(line, file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _read(stream: object, on_line: Callable[[str], None]) -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            on_line(line.rstrip("\n"))

@@ -1,0 +1,48 @@
+"""The market as ticks: replays one stored session, one object for each minute that passed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from app import contract
+from app.dataset.run import read_bars
+from app.ingest.plan import Plan
+from app.ingest.shard import bar_starts
+from app.progress import Report, silent
+from app.sessions import Session
+from app.storage import Bucket
+
+
+def replay_session(
+    plan: Plan,
+    session: Session,
+    market: Bucket,
+    *,
+    speed: float,
+    report: Report = silent,
+    sleep: Callable[[float], None] = time.sleep,
+    now_s: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Write the bars of `session` as tick objects, `speed` times as fast as they happened.
+
+    The keys are those of the minutes, so that a repeated replay writes the same objects. Returns, and
+    stores last, what was written: the stream takes it as the end of the feed.
+    """
+    bars = read_bars(market, [session], plan.tickers)
+    ts = bar_starts(bars)
+    started = now_s()
+    minutes = np.unique(ts)
+    key = ""
+    for seq, minute in enumerate(minutes):
+        due_s = (int(minute) - int(minutes[0])) / speed
+        sleep(max(0.0, started + due_s - now_s()))
+        key = contract.ticks_key(plan.run_id, session.day, int(minute) * 1000, seq)
+        market.put_table(key, bars.filter(ts == minute))
+        report(seq + 1, len(minutes), "minutes fed")
+    end = {"last_key": key, "objects": len(minutes), "ticks": len(bars), "day": session.day.isoformat()}
+    market.put_json(contract.feed_end_key(plan.run_id), end)
+    return end

@@ -1,0 +1,65 @@
+"""Forecasts of many windows at once, with ONNX Runtime: serving needs no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import onnxruntime
+
+from app import contract
+from app.dataset.features import FloatArray, Rows, scale
+from app.dataset.spec import Spec
+from app.errors import ServingError
+from app.storage import Bucket
+
+_CHUNK = 1024  # larger calls cost memory, not time
+
+
+class Scorer:
+    """One model, loaded. One thread: Spark already runs one worker a core."""
+
+    def __init__(self, model_id: str, onnx: bytes, spec: Spec) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self.model_id = model_id
+        self.spec = spec
+        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def predict(self, tickers: Sequence[str], rows: Rows) -> FloatArray:
+        """Log returns over the horizon, float64 (n,).
+
+        tickers: (n,); rows: float32 (n, window, features) as app.dataset.features gives them, not scaled.
+        """
+        mean, std, target_std = self.spec.scaling(tickers)
+        inputs = scale(rows, mean[:, None, :], std[:, None, :])
+        parts = [
+            self._session.run(None, {self._input: inputs[first : first + _CHUNK]})[0][:, 0]
+            for first in range(0, len(inputs), _CHUNK)
+        ]
+        return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float64) * target_std
+
+
+def current_model_id(models: Bucket) -> str:
+    """The model that `models/current.json` points to; ServingError when there is none."""
+    if not models.exists(contract.CURRENT_MODEL_KEY):
+        raise ServingError(
+            f"s3://{models.name}/{contract.CURRENT_MODEL_KEY} does not exist: run `stockflow train` first"
+        )
+    return str(models.get_json(contract.CURRENT_MODEL_KEY)["model_id"])
+
+
+def read_spec(models: Bucket, model_id: str) -> Spec:
+    """The spec stored beside a model."""
+    return Spec.from_json(models.get_json(contract.model_key(model_id, contract.MODEL_SPEC)))
+
+
+@lru_cache(maxsize=2)
+def load_scorer(model_bucket: str, model_id: str) -> Scorer:
+    """The scorer of one model, loaded once a process."""
+    models = Bucket(model_bucket)
+    onnx = models.get(contract.model_key(model_id, contract.MODEL_ONNX))
+    return Scorer(model_id, onnx, read_spec(models, model_id))

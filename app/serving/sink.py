@@ -1,0 +1,77 @@
+"""Predictions out to S3: one object for each micro-batch and day, and the newest of each ticker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from app import contract
+from app.clock import Clock
+from app.errors import ObjectMissing
+from app.sessions import market_day, utc
+from app.storage import Bucket, arrow_schema
+
+
+class PredictionSink:
+    """Writes each micro-batch once: a repeated one overwrites its own objects.
+
+    written: predictions written by this process.
+    """
+
+    def __init__(self, bucket: Bucket, run_id: str, clock: Clock, on_rows: Callable[[int], None]) -> None:
+        self.written = 0
+        self._bucket = bucket
+        self._run_id = run_id
+        self._clock = clock
+        self._on_rows = on_rows
+        self._latest: dict[str, dict[str, Any]] = _read_latest(bucket)
+
+    def __call__(self, batch: Any, micro_batch: int) -> None:
+        """For `foreachBatch`: the rows of a micro-batch are few, one for each ticker and minute."""
+        table = batch.toArrow()
+        if not len(table):
+            return
+        table = table.sort_by([("as_of", "ascending"), ("ticker", "ascending")])
+        as_of = table["as_of"].to_numpy()
+        days = np.array([market_day(utc(int(ts))) for ts in as_of])
+        stored = to_contract(table, self._clock().timestamp())
+        for day in sorted(set(days)):
+            key = contract.predictions_key(day, self._run_id, micro_batch)
+            self._bucket.put_table(key, stored.filter(pa.array(days == day)))
+        self._write_latest(stored)
+        self.written += len(stored)
+        self._on_rows(self.written)
+
+    def _write_latest(self, stored: pa.Table) -> None:
+        for row in stored.to_pylist():  # ascending by as_of: the last one of a ticker stays
+            text = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+            held = self._latest.get(row["ticker"])
+            if held is None or held["as_of"] <= text["as_of"]:
+                self._latest[row["ticker"]] = text
+        self._bucket.put_json(
+            contract.LATEST_PREDICTIONS_KEY,
+            {
+                "schema_version": contract.PREDICTIONS_SCHEMA_VERSION,
+                "predictions": [self._latest[ticker] for ticker in sorted(self._latest)],
+            },
+        )
+
+
+def to_contract(table: pa.Table, produced_at_s: float) -> pa.Table:
+    """The stream's rows (as_of in epoch seconds) in the schema of contract.PREDICTIONS."""
+    schema = arrow_schema(contract.PREDICTIONS)
+    as_of = pa.array(table["as_of"].to_numpy() * 1000).cast(schema.field("as_of").type)
+    produced = pa.array(np.full(len(table), int(produced_at_s * 1000))).cast(schema.field("produced_at").type)
+    table = table.set_column(table.schema.get_field_index("as_of"), "as_of", as_of)
+    return table.append_column("produced_at", produced).select(schema.names).cast(schema)
+
+
+def _read_latest(bucket: Bucket) -> dict[str, dict[str, Any]]:
+    try:
+        held = bucket.get_json(contract.LATEST_PREDICTIONS_KEY)
+    except ObjectMissing:
+        return {}
+    return {row["ticker"]: row for row in held["predictions"]}

@@ -1,0 +1,134 @@
+"""The Spark application: ticks -> state and forecasts in the workers -> predictions in S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import expr
+from pyspark.sql.streaming.listener import StreamingQueryProgress
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.state import GroupStateTimeout
+
+from app import contract
+from app.errors import MissingProgram, ServingError
+from app.serving.score_bucket import OUTPUT_SCHEMA, STATE_SCHEMA, StreamPlace, bucket_scorer
+from app.serving.sink import PredictionSink
+from app.serving.tick_source import SOURCE, TickSource
+from app.settings import ServingSettings
+from app.storage import Bucket
+
+
+def start_spark(settings: ServingSettings) -> SparkSession:
+    """A Spark session on this machine's cores, or the one that `spark-submit` configured.
+
+    Raises MissingProgram without a Java runtime.
+    """
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
+    if java is None or not Path(java).exists():
+        raise MissingProgram("java", "openjdk-17-jre-headless")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    spark = (
+        SparkSession.builder.appName("stockflow")
+        .master(os.environ.get("SPARK_MASTER", f"local[{settings.partitions}]"))
+        .config("spark.sql.shuffle.partitions", settings.partitions)
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.log.level", "ERROR")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.driver.memory", "1g")
+        .getOrCreate()
+    )
+    spark.dataSource.register(TickSource)
+    return spark
+
+
+def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings) -> DataFrame:
+    """The streaming frame of predictions: all tickers of a micro-batch scored together, by bucket."""
+    ticks = (
+        spark.readStream.format(SOURCE)
+        .option("bucket", place.market_bucket)
+        .option("prefix", contract.ticks_prefix(place.run_id))
+        .option("tasks", settings.partitions)
+        .load()
+    )
+    return (
+        ticks.withColumn("bucket", expr(f"pmod(xxhash64(ticker), {settings.buckets})"))
+        .groupBy("bucket")
+        .applyInPandasWithState(
+            bucket_scorer(place), OUTPUT_SCHEMA, STATE_SCHEMA, "append", GroupStateTimeout.NoTimeout
+        )
+    )
+
+
+def run_stream(
+    spark: SparkSession,
+    place: StreamPlace,
+    settings: ServingSettings,
+    sink: PredictionSink,
+    checkpoint: Path,
+    feed_alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the query until the feed has ended and its last object is scored.
+
+    feed_alive: called at every look; raises when the feed has died. Raises ServingError when the query
+    fails or nothing arrives for `idle_timeout_s`.
+    """
+    query = (
+        forecasts(spark, place, settings)
+        .writeStream.foreachBatch(sink)
+        .option("checkpointLocation", checkpoint.absolute().as_uri())
+        .trigger(processingTime=f"{settings.trigger_s} seconds")
+        .start()
+    )
+    try:
+        _until_fed(query, Bucket(place.market_bucket), place.run_id, settings, feed_alive)
+    finally:
+        query.stop()
+
+
+def _until_fed(
+    query: StreamingQuery, market: Bucket, run_id: str, settings: ServingSettings, feed_alive: Callable[[], None]
+) -> None:
+    last_key: str | None = None
+    reached, moved_s = "", time.monotonic()
+    while True:
+        time.sleep(settings.poll_s)
+        if not query.isActive:
+            raise ServingError(f"the stream failed: {_cause(query.exception())}")
+        now_at = _end_key(query.lastProgress)
+        if now_at != reached:
+            reached, moved_s = now_at, time.monotonic()
+        if last_key is None and market.exists(contract.feed_end_key(run_id)):
+            last_key = str(market.get_json(contract.feed_end_key(run_id))["last_key"])
+        if last_key is not None and reached >= last_key:
+            return
+        if last_key is None:
+            feed_alive()
+        if time.monotonic() - moved_s > settings.idle_timeout_s:
+            raise ServingError(
+                f"no tick for {settings.idle_timeout_s:g} s under s3://{market.name}/{contract.ticks_prefix(run_id)}:"
+                " start `stockflow feed`, or raise serving.idle_timeout_s"
+            )
+
+
+def _end_key(progress: StreamingQueryProgress | None) -> str:
+    """The key up to which the last finished micro-batch has read."""
+    if progress is None:
+        return ""
+    end = json.loads(progress.json)["sources"][0]["endOffset"]
+    return str(end["key"]) if end else ""
+
+
+def _cause(exc: Exception | None) -> str:
+    """The telling line of a worker's error inside Spark's long message."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("app.errors.", "botocore.", "onnxruntime."))]
+    return telling[-1] if telling else lines[0] if lines else "it was stopped"

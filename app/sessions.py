@@ -1,0 +1,86 @@
+"""Trading sessions of the exchange calendar: the one place that knows which minutes exist.
+
+Half days, holidays and daylight saving come from `exchange_calendars`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from app import contract
+
+_NEW_YORK = ZoneInfo(contract.EXCHANGE_TIMEZONE)
+_MARGIN = timedelta(days=10)
+"""A calendar must hold a session on either side; the longest closure of the last decades took six days."""
+
+
+@dataclass(frozen=True, order=True)
+class Session:
+    """One regular trading session: 390 minutes, 210 on a half day.
+
+    day: New York date; open_ts: UTC epoch seconds of the first bar's start; minutes: bars in it.
+    """
+
+    day: date
+    open_ts: int
+    minutes: int
+
+    @property
+    def close_ts(self) -> int:
+        """UTC epoch seconds of the close: the end of the last bar."""
+        return self.open_ts + self.minutes * contract.BAR_S
+
+    def minute_of(self, ts: int) -> int:
+        """Number of the bar that starts at `ts`; below 0 or from `minutes` on when outside."""
+        return (ts - self.open_ts) // contract.BAR_S
+
+
+@lru_cache(maxsize=64)
+def sessions_between(first: date, last: date) -> tuple[Session, ...]:
+    """Sessions from `first` to `last`, both included, ascending; empty when the exchange stayed closed."""
+    import exchange_calendars  # noqa: PLC0415  two seconds: only who asks for sessions pays
+
+    calendar = exchange_calendars.get_calendar(
+        contract.EXCHANGE_CALENDAR, start=(first - _MARGIN).isoformat(), end=(last + _MARGIN).isoformat()
+    )
+    bounds = zip(calendar.sessions, calendar.opens, calendar.closes, strict=True)
+    return tuple(
+        Session(label.date(), int(opened.timestamp()), int((closed - opened).total_seconds()) // contract.BAR_S)
+        for label, opened, closed in bounds
+        if first <= label.date() <= last
+    )
+
+
+def last_sessions(count: int, last_day: date) -> tuple[Session, ...]:
+    """The `count` sessions that end with the last one on or before `last_day`, ascending."""
+    # Five sessions in seven days less the holidays: two calendar days a session are always enough.
+    return sessions_between(last_day - timedelta(days=2 * count + 10), last_day)[-count:]
+
+
+def sessions_on(days: Iterable[date]) -> tuple[Session, ...]:
+    """The sessions of these days, ascending; days without one are left out."""
+    wanted = set(days)
+    if not wanted:
+        return ()
+    return tuple(session for session in sessions_between(min(wanted), max(wanted)) if session.day in wanted)
+
+
+def market_day(instant: datetime) -> date:
+    """The New York date of an instant."""
+    return instant.astimezone(_NEW_YORK).date()
+
+
+def recent_sessions(now: datetime, days: int) -> tuple[Session, ...]:
+    """Sessions that opened in the last `days` times 24 hours, a running one included."""
+    oldest = now - timedelta(days=days)
+    found = sessions_between(market_day(oldest), market_day(now))
+    return tuple(s for s in found if oldest.timestamp() <= s.open_ts < now.timestamp())
+
+
+def utc(ts: int) -> datetime:
+    """Epoch seconds as an aware UTC datetime."""
+    return datetime.fromtimestamp(ts, UTC)

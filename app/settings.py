@@ -1,0 +1,205 @@
+"""Every setting of the phases: typed, frozen, with its unit in its name and a note.
+
+Settings are parsed once at the edge (`load`) and passed down. Sources, later ones win: the defaults
+below, the JSON object in ``STOCKFLOW_SETTINGS``, ``--set group.name=value`` flags. An unknown name or a
+wrong value is a SettingsError that names what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app import contract
+from app.errors import SettingsError
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestSettings(_Group):
+    """Phase I: bars from Yahoo."""
+
+    shards: Annotated[int, Field(ge=1, le=10_000, description="parts of the universe; one worker takes one")] = 2
+    processes: Annotated[int, Field(ge=1, le=64, description="worker processes on this machine")] = 2
+    threads: Annotated[int, Field(ge=1, le=256, description="requests in flight in one worker")] = 8
+    days: Annotated[int, Field(ge=1, le=30, description="calendar days back, today included; Yahoo keeps 30")] = 30
+    request_days: Annotated[int, Field(ge=1, le=7, description="calendar days in one request; Yahoo allows 7")] = 7
+    timeout_s: Annotated[float, Field(gt=0, le=120, description="limit of one request")] = 10.0
+    attempts: Annotated[int, Field(ge=1, le=20, description="tries of one request")] = 5
+    backoff_s: Annotated[float, Field(ge=0, le=60, description="base of the exponential back-off, full jitter")] = 0.5
+    on_unknown: Annotated[
+        Literal["fail", "skip"], Field(description="what an unknown or delisted ticker does to the run")
+    ] = "fail"
+    min_coverage: Annotated[
+        float, Field(ge=0, le=1, description="share of known tickers that must have bars, or the phase fails")
+    ] = 1.0
+
+
+class DatasetSettings(_Group):
+    """Between the phases: bars -> dense feature rows, split by time."""
+
+    window_min: Annotated[int, Field(ge=2, le=240, description="minutes the model looks back")] = 60
+    horizon_min: Annotated[int, Field(ge=1, le=60, description="minutes the model looks ahead")] = 5
+    validation_days: Annotated[int, Field(ge=1, le=60, description="sessions for validation")] = 1
+    test_days: Annotated[int, Field(ge=1, le=60, description="last sessions, never seen before the final metrics")] = 2
+    max_filled_share: Annotated[
+        float, Field(ge=0, lt=1, description="a window with a larger share of missing minutes is not used")
+    ] = 0.2
+    exclude_days: Annotated[tuple[date, ...], Field(description="sessions to leave out, YYYY-MM-DD")] = ()
+
+
+class TrainingSettings(_Group):
+    """Phase II: the LSTM, data-parallel over MPI ranks."""
+
+    ranks: Annotated[int, Field(ge=1, le=8, description="MPI ranks: nodes x GPUs on AWS, processes here")] = 2
+    epochs: Annotated[int, Field(ge=1, le=1000, description="passes over the training windows")] = 4
+    batch: Annotated[int, Field(ge=1, le=8192, description="windows in one step of one rank")] = 256
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam for one rank; times ranks")] = 1e-3
+    warmup_epochs: Annotated[
+        float, Field(ge=0, le=100, description="the rate rises from the one-rank rate over so many epochs")
+    ] = 1.0
+    lstm_units: Annotated[int, Field(ge=1, le=1024, description="width of the LSTM")] = 50
+    dense_units: Annotated[int, Field(ge=1, le=1024, description="width of the dense layer")] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1, description="share of LSTM outputs dropped while training")] = 0.2
+    seed: Annotated[int, Field(ge=0, description="of weights, shuffles and dropout")] = 7
+    timeout_s: Annotated[float, Field(gt=0, description="limit of the whole training")] = 3600.0
+
+
+class ServingSettings(_Group):
+    """Phase III: ticks in, predictions out."""
+
+    speed: Annotated[
+        float, Field(gt=0, le=1e6, description="replay speed: 1 is real time, 600 ten minutes a second")
+    ] = 600.0
+    partitions: Annotated[int, Field(ge=1, le=1024, description="parallel tasks of a micro-batch")] = 2
+    buckets: Annotated[int, Field(ge=1, le=8192, description="groups of tickers that share one state")] = 2
+    trigger_s: Annotated[float, Field(ge=0, le=60, description="time between micro-batches; 0 is back to back")] = 0.0
+    poll_s: Annotated[float, Field(gt=0, le=60, description="how often the end of the feed is looked for")] = 0.5
+    idle_timeout_s: Annotated[
+        float, Field(gt=0, description="a stream that neither sees a tick nor the end of the feed this long fails")
+    ] = 120.0
+
+
+class Settings(_Group):
+    """All settings of one run; stored beside what they produce."""
+
+    ingest: IngestSettings = IngestSettings()
+    dataset: DatasetSettings = DatasetSettings()
+    training: TrainingSettings = TrainingSettings()
+    serving: ServingSettings = ServingSettings()
+
+    @model_validator(mode="after")
+    def _buckets_fill_partitions(self) -> Settings:
+        if self.serving.buckets < self.serving.partitions:
+            raise ValueError("serving.buckets must be at least serving.partitions, or tasks stay empty")
+        return self
+
+
+class Place(_Group):
+    """Where a run reads and writes: taken from the environment, never from settings."""
+
+    market_bucket: str
+    model_bucket: str
+    predictions_bucket: str
+    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def load(environ: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
+    """Settings from the environment and from ``group.name=value`` flags.
+
+    A value is read as JSON where it is JSON and as text otherwise.
+    Raises SettingsError for an unknown name, a wrong value or a malformed source.
+    """
+    text = environ.get(contract.ENV_SETTINGS) or "{}"
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise SettingsError(f"{contract.ENV_SETTINGS} is not JSON: {exc.msg} at character {exc.pos}") from exc
+    if not isinstance(parsed, dict):
+        raise SettingsError(f"{contract.ENV_SETTINGS} must be a JSON object of groups, not {type(parsed).__name__}")
+    return _merged(cast("dict[str, Any]", parsed), flags)
+
+
+def changed(settings: Settings, *flags: str) -> Settings:
+    """The settings with ``group.name=value`` flags applied; SettingsError as `load`."""
+    return _merged(settings.model_dump(mode="json"), flags)
+
+
+def describe() -> list[str]:
+    """One line for each setting: name, default and note."""
+    return [
+        f"{group}.{name}={json.dumps(field.get_default(), default=str)}  {field.description}"
+        for group, outer in Settings.model_fields.items()
+        for name, field in type(outer.get_default()).model_fields.items()
+    ]
+
+
+def place_from_environ(environ: Mapping[str, str]) -> Place:
+    """Buckets and run id from the environment; SettingsError names what is missing."""
+    names = {
+        "market_bucket": contract.ENV_MARKET_BUCKET,
+        "model_bucket": contract.ENV_MODEL_BUCKET,
+        "predictions_bucket": contract.ENV_PREDICTIONS_BUCKET,
+        "run_id": contract.ENV_RUN_ID,
+    }
+    missing = [env for env in names.values() if not environ.get(env)]
+    if missing:
+        raise SettingsError(f"set {', '.join(missing)} (`stockflow run` sets them for the embedded AWS)")
+    try:
+        return Place(**{field: environ[env] for field, env in names.items()})
+    except ValidationError as exc:
+        raise SettingsError(
+            f"{contract.ENV_RUN_ID}={environ[contract.ENV_RUN_ID]!r}: use up to 64 letters, digits, '.', '_' and '-'"
+        ) from exc
+
+
+def explain(exc: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first error of a validation: the setting, its value and what is allowed."""
+    error = exc.errors(include_url=False)[0]
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path) or model.__name__
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {name}: allowed are {', '.join(_names_at(path[:-1], model))}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not path:
+        return message
+    return f"setting {name}={error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _names_at(path: Sequence[str], model: type[BaseModel]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    prefix = "".join(f"{part}." for part in path)
+    return [f"{prefix}{field}" for field in model.model_fields]
+
+
+def _merged(base: dict[str, Any], flags: Sequence[str]) -> Settings:
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        group, dot, field = name.strip().partition(".")
+        if not (equals and dot and group and field):
+            raise SettingsError(f"--set {flag!r} is not of the form group.name=value, e.g. training.epochs=3")
+        base.setdefault(group, {})
+        if not isinstance(base[group], dict):
+            raise SettingsError(f"{contract.ENV_SETTINGS}: group {group!r} must be a JSON object")
+        base[group][field] = _json_or_text(value)
+    try:
+        return Settings.model_validate(base)
+    except ValidationError as exc:
+        raise SettingsError(explain(exc, Settings)) from exc
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,152 @@
+"""S3 as the phases see it: whole objects under deterministic keys.
+
+The endpoint comes from boto3's own configuration (``AWS_ENDPOINT_URL`` for the embedded AWS), so the
+same code runs against both. Every failure of boto3 becomes a StorageError here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app import contract
+from app.errors import ObjectMissing, StorageError
+
+_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=30)
+_MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One listed object."""
+
+    key: str
+    modified: datetime
+    size_bytes: int
+
+
+class Bucket:
+    """One bucket: put, get and list whole objects.
+
+    A client is not safe to share between processes: make one Bucket per process.
+    """
+
+    def __init__(self, name: str, client: Any = None) -> None:
+        self.name = name
+        self._client = client if client is not None else boto3.client("s3", config=_CONFIG)
+
+    def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
+        """Write one object whole."""
+        with self._storage_errors(key):
+            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
+
+    def get(self, key: str) -> bytes:
+        """The whole object; ObjectMissing when there is none."""
+        with self._storage_errors(key):
+            body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under this very key."""
+        try:
+            with self._storage_errors(key):
+                self._client.head_object(Bucket=self.name, Key=key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def objects(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects below `prefix` in ascending key order, those after `start_after` only."""
+        with self._storage_errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=prefix, StartAfter=start_after
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(item["Key"], item["LastModified"], item["Size"])
+
+    def keys(self, prefix: str, start_after: str = "") -> list[str]:
+        """Keys below `prefix`, ascending."""
+        return [info.key for info in self.objects(prefix, start_after)]
+
+    def put_json(self, key: str, value: Any) -> None:
+        """Write a JSON document; the same value always gives the same bytes."""
+        self.put(key, to_json(value), "application/json")
+
+    def get_json(self, key: str) -> Any:
+        """Read a JSON document."""
+        return json.loads(self.get(key))
+
+    def put_table(self, key: str, table: pa.Table) -> None:
+        """Write a table as zstd Parquet."""
+        self.put(key, to_parquet(table), "application/vnd.apache.parquet")
+
+    def get_table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a Parquet object, only `columns` of it when given."""
+        try:
+            return pq.read_table(io.BytesIO(self.get(key)), columns=columns)
+        except pa.ArrowInvalid as exc:
+            raise StorageError(f"s3://{self.name}/{key} is not a Parquet object: {exc}") from exc
+
+    @contextmanager
+    def _storage_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as exc:
+            code = str(exc.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING_CODES:
+                raise ObjectMissing(self.name, key) from exc
+            if code == "NoSuchBucket":
+                raise StorageError(f"bucket {self.name} does not exist: check the STOCKFLOW_*_BUCKET names") from exc
+            raise StorageError(f"S3 refused {exc.operation_name} on s3://{self.name}/{key}: {code or exc}") from exc
+        except BotoCoreError as exc:
+            endpoint = os.environ.get(contract.ENV_AWS_ENDPOINT_URL, "AWS")
+            raise StorageError(
+                f"S3 at {endpoint} does not answer ({type(exc).__name__}): start it or check AWS_ENDPOINT_URL"
+            ) from exc
+
+
+def to_json(value: Any) -> bytes:
+    """JSON bytes: keys in the given order, dates as ISO text, no NaN."""
+    return (json.dumps(value, indent=1, default=str, allow_nan=False) + "\n").encode()
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Parquet bytes, zstd."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def arrow_schema(columns: Sequence[contract.Column]) -> pa.Schema:
+    """The Arrow schema of a table of the contract."""
+    types = {
+        "string": pa.string(),
+        "double": pa.float64(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "timestamp[ms, tz=UTC]": pa.timestamp("ms", tz="UTC"),
+    }
+    return pa.schema([pa.field(column.name, types[column.arrow_type], nullable=False) for column in columns])
+
+
+def fingerprint(*parts: bytes) -> str:
+    """SHA-256 over the parts, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()

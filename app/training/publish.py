@@ -1,0 +1,52 @@
+"""A model becomes visible whole: its files first, the pointer last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from app import contract
+from app.dataset.spec import Spec
+from app.errors import TrainingError
+from app.settings import Settings
+from app.storage import Bucket, fingerprint, to_json
+
+
+def make_model_id(run_id: str, spec: Spec, settings: Settings) -> str:
+    """The same run, dataset and settings always give the same model id."""
+    return f"{run_id}-{fingerprint(spec.fingerprint.encode(), to_json(settings.training.model_dump()))[:8]}"
+
+
+def publish_model(
+    models: Bucket,
+    model_id: str,
+    spec: Spec,
+    settings: Settings,
+    files: Mapping[str, bytes],
+    metrics: Any,
+    now: datetime,
+) -> None:
+    """Write every file of the model, then move `models/current.json` to it.
+
+    files: MODEL_KERAS and MODEL_ONNX. Raises TrainingError, the pointer unmoved, when one is missing.
+    """
+    bodies = {
+        **files,
+        contract.MODEL_SPEC: to_json(
+            {"model_id": model_id, **spec.to_json(), "settings": settings.model_dump(mode="json")}
+        ),
+        contract.MODEL_METRICS: to_json(metrics),
+    }
+    if missing := set(contract.MODEL_FILES) - set(bodies):
+        raise TrainingError(f"model {model_id} lacks {', '.join(sorted(missing))}: it is not published")
+    for name in contract.MODEL_FILES:
+        models.put(contract.model_key(model_id, name), bodies[name])
+    models.put_json(
+        contract.CURRENT_MODEL_KEY,
+        {
+            "model_id": model_id,
+            "published_at": now.isoformat(timespec="seconds"),
+            "sha256": {name: fingerprint(bodies[name]) for name in contract.MODEL_FILES},
+        },
+    )
