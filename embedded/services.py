@@ -1,0 +1,86 @@
+"""The two local servers of a run: the embedded AWS and the Yahoo stand-in."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.errors import StockflowError
+from app.processes import Child
+
+_READY_S = 60.0
+
+AWS_VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "embedded",
+    "AWS_SECRET_ACCESS_KEY": "embedded",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}
+"""What a process needs to talk to the embedded AWS, and never to a real account."""
+
+
+class ServiceError(StockflowError):
+    """A local server did not start or has died."""
+
+    exit_code = 10
+
+
+class Service:
+    """A local server that prints one JSON line when it is ready."""
+
+    def __init__(self, name: str, module: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.name = name
+        lines: queue.Queue[str] = queue.Queue()
+        self._child = Child([sys.executable, "-m", module, *arguments], environ, lines.put)
+        try:
+            self.ready = self._first_line(lines)
+        except BaseException:
+            self._child.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return str(self.ready["url"])
+
+    def stop(self) -> None:
+        """End it."""
+        self._child.stop()
+
+    def _first_line(self, lines: queue.Queue[str]) -> dict[str, Any]:
+        waited = 0.0
+        while waited < _READY_S:
+            try:
+                found: dict[str, Any] = json.loads(lines.get(timeout=0.2))
+                return found
+            except queue.Empty:
+                waited += 0.2
+            if (status := self._child.poll()) is not None and lines.empty():
+                self._child.wait()
+                raise _died(self._child.last_error(), self.name, status)
+        raise ServiceError(f"{self.name} was not ready within {_READY_S:g} s")
+
+
+def _died(message: str, name: str, status: int) -> ServiceError:
+    error = ServiceError(message if message != "no message" else f"{name} ended with status {status}")
+    error.exit_code = status if status > 0 else ServiceError.exit_code
+    return error
+
+
+def start_aws(port: int, environ: Mapping[str, str]) -> Service:
+    """The embedded AWS."""
+    return Service("the embedded AWS", "embedded.endpoint", ["--port", str(port)], environ)
+
+
+def start_yahoo(market: str, port: int, latency_ms: float, fault_share: float, environ: Mapping[str, str]) -> Service:
+    """The Yahoo stand-in over a simulated market or a file of bars."""
+    if market != "simulated":
+        market = str(Path(market).expanduser())
+    arguments = ["--market", market, "--port", str(port), "--latency-ms", str(latency_ms)]
+    return Service("the local Yahoo", "embedded.yahoo", [*arguments, "--fault-share", str(fault_share)], environ)

@@ -1,0 +1,103 @@
+"""What a run leaves under build/run: summary.json, and the predictions and the model as plain files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app import contract
+from app.settings import Settings
+from app.storage import Bucket, to_json
+
+if TYPE_CHECKING:
+    from embedded.pipeline import PhaseRun
+
+_COPIED = {
+    "market": (contract.RUNS_PREFIX,),
+    "model": (contract.MODELS_PREFIX, contract.DATASETS_PREFIX),
+    "predictions": (contract.PREDICTIONS_PREFIX,),
+}
+_LEFT_OUT = ("checkpoints/", "warm.arrow", "train.parquet", "validation.parquet", "test.parquet")
+SUMMARY = "summary.json"
+
+
+def collect(
+    market: str, run_id: str, phases: Sequence[PhaseRun], settings: Settings, peak_rss_mib: int
+) -> dict[str, Any]:
+    """The summary of a run; figures of phases that did not succeed are null."""
+    results = {phase.name: phase.result for phase in phases}
+    ingest, dataset, train, serve = (results.get(name, {}) for name in ("ingest", "dataset", "train", "serve"))
+    statuses = ingest.get("statuses", {})
+    metrics = train.get("metrics", {})
+    test = metrics.get("test", {})
+    failed = next((phase for phase in phases if phase.status == "failed"), None)
+    return {
+        "market": market,
+        "run_id": run_id,
+        "status": "failed" if failed else "succeeded",
+        "error": f"{failed.name}: {failed.error}" if failed else None,
+        "phases": [
+            {
+                "name": phase.name,
+                "status": phase.status,
+                "wall_s": round(phase.wall_s, 3),
+                "rows": phase.result.get("rows"),
+                "where": phase.result.get("where"),
+            }
+            for phase in phases
+        ],
+        "tickers_requested": ingest.get("requested"),
+        "tickers_complete": statuses.get("complete"),
+        "tickers_by_status": statuses or None,
+        "days": ingest.get("days"),
+        "bars": ingest.get("rows"),
+        "volume_faults": len(dataset["volume_faults"]) if dataset else None,
+        "volume_fault_days": sorted({f["day"] for f in dataset.get("volume_faults", [])}),
+        "windows_train": metrics.get("windows_train"),
+        "ranks": metrics.get("ranks"),
+        "rank_weight_max_diff": metrics.get("rank_weight_max_diff"),
+        "model_id": train.get("model_id"),
+        "mae_usd": test.get("mae_usd"),
+        "mae_persistence_usd": test.get("mae_persistence_usd"),
+        "metrics": {name: metrics[name] for name in ("validation", "test")} if metrics else None,
+        "predictions": serve.get("predictions"),
+        "ticks": serve.get("ticks"),
+        "minutes_replayed": serve.get("minutes"),
+        "peak_rss_mib": peak_rss_mib,
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def write_run_folder(out: Path, summary: Mapping[str, Any], buckets: Mapping[str, Bucket], run_id: str) -> None:
+    """Replace the folder `out` by this run's results, in one rename."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for name, prefixes in _COPIED.items():
+            for prefix in prefixes:
+                for key in buckets[name].keys(prefix):
+                    if not key.endswith(_LEFT_OUT) and "checkpoints/" not in key:
+                        _write(fresh / _place(key, run_id), buckets[name].get(key))
+        _write(fresh / SUMMARY, to_json(summary))
+        fresh.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(fresh, out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _place(key: str, run_id: str) -> str:
+    """The key without the run's id: the folder holds one run."""
+    return key.replace(f"{contract.RUNS_PREFIX}{run_id}/", "").replace(
+        f"{contract.DATASETS_PREFIX}{run_id}/", "dataset/"
+    )
+
+
+def _write(path: Path, body: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
