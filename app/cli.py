@@ -90,19 +90,26 @@ def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 @click.option("--tickers", "universe", help="Tickers: a comma list, a file of them, or the built-in dow30.")
-@click.option("--shard", type=int, help="Fetch only this shard of the stored plan (a Batch array job's index).")
+@click.option(
+    "--only",
+    type=click.Choice(["plan", "coverage"]),
+    help="One step alone: write the plan, or join the shards' manifests.",
+)
+@click.option("--shard", type=int, help="One step alone: fetch this shard of the plan (a Batch array job's index).")
 @_phase("ingest")
-def ingest(phase: _Phase, universe: str | None, shard: int | None) -> None:
+def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | None) -> None:
     """Fetch 1-minute bars of the universe from Yahoo into S3.
 
     Deals the tickers to shards, fetches each shard in a process of its own with several threads, and
     stores bars as Parquet with a manifest that accounts for every ticker.
 
     \b
-    Example: stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
+    Examples:
+      stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
+      stockflow ingest --shard 0
     """
-    from app.ingest.run import read_plan, run_shards, write_coverage, write_plan
-    from app.ingest.shard import ingest_shard
+    from app.ingest.coverage import write_coverage
+    from app.ingest.run import read_plan, run_one_shard, run_shards, write_plan
     from app.ingest.universe import read_universe
     from app.storage import Bucket
 
@@ -110,15 +117,19 @@ def ingest(phase: _Phase, universe: str | None, shard: int | None) -> None:
     settings = phase.settings.ingest
     yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
     if shard is not None:
-        plan = read_plan(phase.place.run_id, market)
-        if not 0 <= shard < len(plan.shards):
-            raise click.BadParameter(f"the plan has shards 0 to {len(plan.shards) - 1}", param_hint="--shard")
-        ingest_shard(plan, plan.shards[shard], market, settings, yahoo_url=yahoo_url)
+        run_one_shard(read_plan(phase.place.run_id, market), shard, market, settings, yahoo_url)
         return
-    if universe is None:
-        raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers dow30")
-    plan = write_plan(phase.place.run_id, read_universe(universe), market, settings, phase.clock())
-    run_shards(plan, phase.place.market_bucket, settings, yahoo_url, phase.report)
+    if only == "coverage":
+        plan = read_plan(phase.place.run_id, market)
+    else:
+        if universe is None:
+            raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers dow30")
+        plan = write_plan(phase.place.run_id, read_universe(universe), market, settings, phase.clock())
+    if only == "plan":
+        click.echo(f"{len(plan.shards)} shards -> s3://{market.name}/{contract.plan_key(plan.run_id)}")
+        return
+    if only is None:
+        run_shards(plan, phase.place.market_bucket, settings, yahoo_url, phase.report)
     coverage = write_coverage(plan, market, settings)
     phase.finish(
         {
@@ -226,8 +237,12 @@ def feed(phase: _Phase, speed: float | None) -> None:
 @click.option(
     "--yahoo-port", type=click.IntRange(0, 65535), default=0, help="Port of the local Yahoo; 0 takes a free one."
 )
-@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, help="Latency of the local Yahoo.")
-@click.option("--fault-share", type=click.FloatRange(0, 1), default=0.0, help="Share of its answers that fail.")
+@click.option("--latency-ms", type=click.FloatRange(min=0), help="Latency of the local Yahoo.")
+@click.option("--rate", type=click.FloatRange(min=0), help="Requests a second that it allows before it answers 429.")
+@click.option("--fault-share", type=click.FloatRange(0, 1), help="Share of its answers that fail.")
+@click.option("--fault-kinds", help="How they fail: of 429,500,drop,truncated,malformed,short,hang.")
+@click.option("--sim", multiple=True, metavar="NAME=VALUE", help="A setting of the simulated market, e.g. tickers=50.")
+@click.option("--run-id", help="Name of the run; by default made from the time.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -236,7 +251,7 @@ def feed(phase: _Phase, speed: float | None) -> None:
     help="Where results are left.",
 )
 @_set_option
-def run(**options: Any) -> None:
+def run(sim: tuple[str, ...], **options: Any) -> None:
     """Run the whole pipeline on this machine, against an embedded AWS.
 
     \b
@@ -244,10 +259,15 @@ def run(**options: Any) -> None:
       stockflow run
       stockflow run --market bars.parquet --set training.epochs=8
       stockflow run --market yahoo --tickers AAPL,MSFT,NVDA
+      stockflow run --sim tickers=50 --latency-ms 150 --fault-share 0.05
     """
     from embedded.pipeline import Options, run_pipeline
 
-    sys.exit(run_pipeline(Options(**options), os.environ))
+    yahoo_flags = [word for value in sim for word in ("--sim", value)]
+    for name in ("latency_ms", "rate", "fault_share", "fault_kinds"):
+        if (value := options.pop(name)) is not None:
+            yahoo_flags += [f"--{name.replace('_', '-')}", str(value)]
+    sys.exit(run_pipeline(Options(yahoo_flags=tuple(yahoo_flags), **options), os.environ))
 
 
 @cli.command()
@@ -270,6 +290,7 @@ def _with_speed(settings: Settings, speed: float | None) -> Settings:
 def main() -> NoReturn:
     """Entry point: an error that a person can act on is one line on standard error and an exit status."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it as ignored
     try:
         cli(standalone_mode=False)
     except StockflowError as exc:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from threading import Thread
+from typing import IO
 
 from app.errors import MissingProgram
 
@@ -31,6 +33,13 @@ def find_program(name: str, package: str) -> str:
     if path is None:
         raise MissingProgram(name, package)
     return path
+
+
+def find_java(environ: Mapping[str, str]) -> str:
+    """Path of the Java runtime, JAVA_HOME's first; MissingProgram when there is none."""
+    home = environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else None
+    return str(java) if java and java.is_file() else find_program("java", "openjdk-17-jre-headless")
 
 
 class Child:
@@ -110,6 +119,7 @@ class Child:
             print(line, file=sys.stderr, flush=True)
 
     @staticmethod
-    def _read(stream: object, on_line: Callable[[str], None]) -> None:
-        for line in stream:  # type: ignore[attr-defined]
-            on_line(line.rstrip("\n"))
+    def _read(stream: IO[str], on_line: Callable[[str], None]) -> None:
+        with stream:
+            for line in stream:
+                on_line(line.rstrip("\n"))

@@ -19,7 +19,7 @@ from app.errors import SettingsError
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON holds neither
 
 
 class IngestSettings(_Group):
@@ -36,6 +36,9 @@ class IngestSettings(_Group):
     on_unknown: Annotated[
         Literal["fail", "skip"], Field(description="what an unknown or delisted ticker does to the run")
     ] = "fail"
+    complete_share: Annotated[
+        float, Field(gt=0, le=1, description="a session with this share of its minutes is complete: no trade, no bar")
+    ] = 0.9
     min_coverage: Annotated[
         float, Field(ge=0, le=1, description="share of known tickers that must have bars, or the phase fails")
     ] = 1.0

@@ -46,7 +46,7 @@ class Bucket:
 
     def __init__(self, name: str, client: Any = None) -> None:
         self.name = name
-        self._client = client if client is not None else boto3.client("s3", config=_CONFIG)
+        self._client = client if client is not None else _connect()
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
         """Write one object whole."""
@@ -58,6 +58,11 @@ class Bucket:
         with self._storage_errors(key):
             body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return body
+
+    def delete(self, key: str) -> None:
+        """Remove one object; one that is not there is no error."""
+        with self._storage_errors(key):
+            self._client.delete_object(Bucket=self.name, Key=key)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under this very key."""
@@ -117,6 +122,13 @@ class Bucket:
             raise StorageError(
                 f"S3 at {endpoint} does not answer ({type(exc).__name__}): start it or check AWS_ENDPOINT_URL"
             ) from exc
+
+
+def _connect() -> Any:
+    try:
+        return boto3.client("s3", config=_CONFIG)
+    except (BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
+        raise StorageError(f"no S3 client can be made: {exc}: correct the AWS_* environment variables") from exc
 
 
 def to_json(value: Any) -> bytes:

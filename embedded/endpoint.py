@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
-import socket
 import sys
 import threading
 
 from moto.server import ThreadedMotoServer
 
-_HOST = "127.0.0.1"
+from embedded.ports import HOST, PortInUseError, check_port
 
 
 def main() -> int:
@@ -23,10 +23,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.endpoint", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
     port = int(parser.parse_args().port)
-    if port and _in_use(port):
-        print(f"embedded AWS: port {port} is in use: choose another, or 0 for any free one", file=sys.stderr)
-        return 1
-    server = ThreadedMotoServer(ip_address=_HOST, port=port, verbose=False)
+    try:
+        check_port(port, "--port")
+    except PortInUseError as exc:
+        print(f"embedded AWS: {exc}", file=sys.stderr)
+        return exc.exit_code
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
+    server = ThreadedMotoServer(ip_address=HOST, port=port, verbose=False)
     server.start()
     host, bound = server.get_host_and_port()
     print(json.dumps({"url": f"http://{host}:{bound}"}), flush=True)
@@ -36,16 +39,6 @@ def main() -> int:
     done.wait()
     server.stop()
     return 0
-
-
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return True
-    return False
 
 
 if __name__ == "__main__":

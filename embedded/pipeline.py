@@ -11,27 +11,27 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from app import contract
 from app.errors import StockflowError
 from app.ingest.universe import DOW_30, read_universe
-from app.processes import Child
+from app.processes import Child, find_java, find_program
 from app.settings import Place, load, place_from_environ
 from app.storage import Bucket
 from embedded.memory import MemoryWatch
+from embedded.ports import check_port
 from embedded.screen import Screen
-from embedded.services import AWS_VARIABLES, Service, start_aws, start_yahoo
+from embedded.services import SIMULATED, clean_environ, s3_client, start_aws, start_yahoo
 from embedded.summary import collect, write_run_folder
 
 PHASES = ("ingest", "dataset", "train", "serve")
+YAHOO = "yahoo"
 _BUCKETS = {
     contract.ENV_MARKET_BUCKET: "stockflow-market",
     contract.ENV_MODEL_BUCKET: "stockflow-model",
@@ -45,10 +45,10 @@ class Options:
 
     market: str = "simulated"
     universe: str | None = None
+    run_id: str | None = None
     s3_port: int = 0
     yahoo_port: int = 0
-    latency_ms: float = 0.0
-    fault_share: float = 0.0
+    yahoo_flags: tuple[str, ...] = ()
     out: Path = Path("build/run")
     flags: tuple[str, ...] = ()
 
@@ -72,47 +72,60 @@ def run_pipeline(options: Options, environ: Mapping[str, str]) -> int:
     are raised as they are.
     """
     settings = load(environ, options.flags)
+    tickers = read_universe(options.universe) if options.universe is not None else None
+    _check_machine(options)
     phases = [PhaseRun(name) for name in PHASES]
     with ExitStack() as stack:
         stack.enter_context(_only_one_run(options.out))
         screen = stack.enter_context(Screen())
         screen.note(f"market {options.market}: starting the embedded AWS")
         memory = stack.enter_context(MemoryWatch(os.getpid()))
-        run_environ = _clean_environ(environ) | {contract.ENV_SETTINGS: settings.model_dump_json()}
+        run_environ = clean_environ(environ)
         aws = start_aws(options.s3_port, run_environ)
         stack.callback(aws.stop)
         run_environ |= {contract.ENV_AWS_ENDPOINT_URL: aws.url, **_BUCKETS}
-        run_environ[contract.ENV_RUN_ID] = datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
-        tickers = _open_market(options, run_environ, stack)
+        run_environ[contract.ENV_RUN_ID] = options.run_id or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
         place = place_from_environ(run_environ)
-        _make_buckets(aws.url)
+        tickers, market = _open_market(options, tickers, run_environ, stack)
+        run_environ[contract.ENV_SETTINGS] = settings.model_dump_json()
+        buckets = _make_buckets(place, aws.url)
         checkpoint = stack.enter_context(_checkpoint_folder(options.out))
-        for phase in phases:
-            _run_phase(phase, _arguments(phase.name, tickers, checkpoint), run_environ, screen)
-            if phase.status != "succeeded":
-                break
-        buckets = _open_buckets(place, aws.url)
-        for phase in phases:
-            if phase.status == "succeeded":
-                phase.result = buckets["market"].get_json(contract.result_key(place.run_id, phase.name))
-        summary = collect(options.market, place.run_id, phases, settings, memory.peak_mib)
-        write_run_folder(options.out, summary, buckets, place.run_id)
+        try:
+            for phase in phases:
+                _run_phase(phase, _arguments(phase.name, tickers, checkpoint), run_environ, screen)
+                if phase.status != "succeeded":
+                    break
+        finally:
+            _read_results(phases, buckets["market"], place.run_id)
+            summary = collect(market, place.run_id, phases, settings, memory.peak_mib)
+            write_run_folder(options.out, summary, buckets, place.run_id)
     return screen.conclude(summary, phases, options.out)
 
 
-def _open_market(options: Options, run_environ: dict[str, str], stack: ExitStack) -> tuple[str, ...]:
-    """Start the server that the market needs, point the run at it, and return the universe."""
+def _check_machine(options: Options) -> None:
+    """Find out what is missing before anything is started."""
+    find_program("mpirun", "openmpi-bin")
+    find_java(os.environ)
+    check_port(options.s3_port, "--s3-port")
+    check_port(options.yahoo_port, "--yahoo-port")
+
+
+def _open_market(
+    options: Options, asked: tuple[str, ...] | None, run_environ: dict[str, str], stack: ExitStack
+) -> tuple[tuple[str, ...], str]:
+    """Start the server that the market needs, point the run at it; returns the universe and the market's name.
+
+    With STOCKFLOW_YAHOO_URL set, bars come from there; a file of bars then still says which tickers, and
+    at which instant the run's clock stands.
+    """
     elsewhere = run_environ.get(contract.ENV_YAHOO_URL)
-    asked = read_universe(options.universe) if options.universe else None
-    if options.market == "yahoo" or (elsewhere and options.market == "simulated"):
-        return asked or DOW_30
-    yahoo: Service = start_yahoo(
-        options.market, options.yahoo_port, options.latency_ms, options.fault_share, run_environ
-    )
+    if options.market == YAHOO or (elsewhere and options.market == SIMULATED):
+        return asked or DOW_30, f"yahoo at {elsewhere}" if elsewhere else YAHOO
+    yahoo = start_yahoo(options.market, options.yahoo_port, options.yahoo_flags, run_environ)
     stack.callback(yahoo.stop)
     run_environ.setdefault(contract.ENV_YAHOO_URL, yahoo.url)
     run_environ.setdefault(contract.ENV_NOW, yahoo.ready["now"])
-    return asked or tuple(yahoo.ready["tickers"])
+    return asked or tuple(yahoo.ready["tickers"]), options.market
 
 
 def _arguments(phase: str, tickers: tuple[str, ...], checkpoint: Path) -> list[str]:
@@ -151,36 +164,18 @@ def _run_phase(phase: PhaseRun, arguments: list[str], environ: Mapping[str, str]
     screen.end(phase.name, phase.status, phase.wall_s)
 
 
-def _clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment without what leads to a real account, and with loopback kept off proxies."""
-    kept = {k: v for k, v in environ.items() if not k.startswith("AWS_")}
-    no_proxy = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy"), "127.0.0.1,localhost"]))
-    return {**kept, **AWS_VARIABLES, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
-
-
-def _client(endpoint: str) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=AWS_VARIABLES["AWS_DEFAULT_REGION"],
-        aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
-    )
-
-
-def _make_buckets(endpoint: str) -> None:
-    client = _client(endpoint)
-    for name in _BUCKETS.values():
+def _make_buckets(place: Place, endpoint: str) -> dict[str, Bucket]:
+    client = s3_client(endpoint)
+    names = {"market": place.market_bucket, "model": place.model_bucket, "predictions": place.predictions_bucket}
+    for name in names.values():
         client.create_bucket(Bucket=name)
+    return {role: Bucket(name, client) for role, name in names.items()}
 
 
-def _open_buckets(place: Place, endpoint: str) -> dict[str, Bucket]:
-    client = _client(endpoint)
-    return {
-        "market": Bucket(place.market_bucket, client),
-        "model": Bucket(place.model_bucket, client),
-        "predictions": Bucket(place.predictions_bucket, client),
-    }
+def _read_results(phases: Sequence[PhaseRun], market: Bucket, run_id: str) -> None:
+    for phase in phases:
+        if phase.status == "succeeded":
+            phase.result = market.get_json(contract.result_key(run_id, phase.name))
 
 
 @contextmanager

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from embedded.pipeline import PhaseRun
 
 _PREDICTIONS_SHOWN = 5
+_PLAIN_WIDTH = 160
 
 
 class Screen:
     """Live bars on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = _PLAIN_WIDTH
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.description:<8}"),

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from app.errors import StockflowError
 from app.processes import Child
 
+SIMULATED = "simulated"
 _READY_S = 60.0
 
 AWS_VARIABLES = {
@@ -23,6 +26,24 @@ AWS_VARIABLES = {
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
 }
 """What a process needs to talk to the embedded AWS, and never to a real account."""
+
+
+def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment without what leads to a real account, and with loopback kept off proxies."""
+    kept = {k: v for k, v in environ.items() if not k.startswith("AWS_")}
+    no_proxy = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    return {**kept, **AWS_VARIABLES, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+
+
+def s3_client(endpoint: str) -> Any:
+    """A boto3 client of the embedded S3, whatever the environment says."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=AWS_VARIABLES["AWS_DEFAULT_REGION"],
+        aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 class ServiceError(StockflowError):
@@ -78,9 +99,9 @@ def start_aws(port: int, environ: Mapping[str, str]) -> Service:
     return Service("the embedded AWS", "embedded.endpoint", ["--port", str(port)], environ)
 
 
-def start_yahoo(market: str, port: int, latency_ms: float, fault_share: float, environ: Mapping[str, str]) -> Service:
-    """The Yahoo stand-in over a simulated market or a file of bars."""
-    if market != "simulated":
+def start_yahoo(market: str, port: int, flags: Sequence[str], environ: Mapping[str, str]) -> Service:
+    """The Yahoo stand-in over a simulated market or a file of bars; `flags` are its own."""
+    if market != SIMULATED:
         market = str(Path(market).expanduser())
-    arguments = ["--market", market, "--port", str(port), "--latency-ms", str(latency_ms)]
-    return Service("the local Yahoo", "embedded.yahoo", [*arguments, "--fault-share", str(fault_share)], environ)
+    arguments = ["--market", market, "--port", str(port), *flags]
+    return Service("the local Yahoo", "embedded.yahoo", arguments, environ)

@@ -34,12 +34,12 @@ def collect(
     statuses = ingest.get("statuses", {})
     metrics = train.get("metrics", {})
     test = metrics.get("test", {})
-    failed = next((phase for phase in phases if phase.status == "failed"), None)
+    failed = next((phase for phase in phases if phase.status in {"failed", "interrupted"}), None)
     return {
         "market": market,
         "run_id": run_id,
-        "status": "failed" if failed else "succeeded",
-        "error": f"{failed.name}: {failed.error}" if failed else None,
+        "status": failed.status if failed else "succeeded",
+        "error": f"{failed.name}: {failed.error or failed.status}" if failed else None,
         "phases": [
             {
                 "name": phase.name,

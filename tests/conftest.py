@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,12 @@ def real_bars_path() -> Path:
     if not path.is_file():
         pytest.skip("no real bars here: name a file in STOCKFLOW_REAL_BARS")
     return path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A loopback port on which somebody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])

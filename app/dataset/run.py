@@ -28,6 +28,7 @@ def run_dataset(
     sessions = [session for session in plan.sessions if session.day.isoformat() in held]
     bars = read_bars(market, sessions, plan.tickers)
     dataset = build_dataset(bars, sessions, settings, on_ticker=lambda done, total: report(done, total, "tickers"))
+    models.delete(contract.dataset_spec_key(run_id))  # an earlier spec must not stand beside these splits
     for name, table in dataset.splits.items():
         models.put_table(contract.dataset_key(run_id, name), table)
     models.put_json(contract.dataset_spec_key(run_id), dataset.report())  # last: it says that the dataset is whole

@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Sessions of one part, and how many minutes at the end of its last session belong to the gap."""
+    """Sessions of one part, and how many minutes at its end belong to the gap."""
 
     name: str
     sessions: tuple[Session, ...]
@@ -21,9 +21,8 @@ class Split:
 
     def minutes_of(self, session: Session) -> int:
         """Minutes of a session, from its open, that may be used."""
-        if session == self.sessions[-1]:
-            return max(0, session.minutes - self.gap_min)
-        return session.minutes
+        later = sum(other.minutes for other in self.sessions if other > session)
+        return max(0, session.minutes - max(0, self.gap_min - later))
 
 
 def split_by_time(sessions: Sequence[Session], *, validation: int, test: int, gap_min: int) -> dict[str, Split]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import yfinance as yf
@@ -115,7 +116,10 @@ class Fetcher:
 
 
 def configure_yfinance(cache_folder: Path) -> None:
-    """Make yfinance raise instead of hiding, and keep its SQLite caches in this run's own folder."""
+    """Make yfinance raise instead of hiding, and keep its SQLite caches in a folder of this process's own.
+
+    Once a process, before its first request: yfinance opens the files once and never again.
+    """
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")  # its use of pandas
     yf.config.debug.hide_exceptions = False
     yf.set_tz_cache_location(str(cache_folder))
@@ -127,16 +131,18 @@ def empty_bars() -> pa.Table:
 
 
 def bars_from_frame(ticker: str, frame: pd.DataFrame, span: Span) -> pa.Table:
-    """yfinance's frame (index: aware bar starts) as bars, ascending; rows outside `span` are dropped.
+    """yfinance's frame (index: aware bar starts) as bars, ascending.
 
+    Rows outside `span` are dropped, and so are those that lack a price: no bar, the minute is missing.
     Raises YahooError when the frame lacks a column or holds a bar twice.
     """
     missing = {*_PRICE_COLUMNS, "Volume"} - set(frame.columns)
     if missing:
         raise YahooError(f"{ticker}: the answer lacks {', '.join(sorted(missing))}")
     ts = frame.index.as_unit("ms").asi8
-    inside = (ts >= span.start_ts * 1000) & (ts < span.end_ts * 1000)
-    frame, ts = frame[inside], ts[inside]
+    priced = np.isfinite(frame[list(_PRICE_COLUMNS)].to_numpy("float64")).all(axis=1)
+    kept = priced & (ts >= span.start_ts * 1000) & (ts < span.end_ts * 1000)
+    frame, ts = frame[kept], ts[kept]
     if len(ts) and (ts[1:] <= ts[:-1]).any():
         raise YahooError(f"{ticker}: the answer holds a bar twice")
     schema = arrow_schema(contract.BARS)

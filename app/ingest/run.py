@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import tempfile
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from multiprocessing.queues import SimpleQueue
-from typing import Any
+from pathlib import Path
 
 from app import contract
-from app.errors import ObjectMissing, UniverseError, YahooError
+from app.errors import SettingsError, YahooError
+from app.ingest.fetch import configure_yfinance
 from app.ingest.plan import Plan, make_plan
 from app.ingest.shard import ingest_shard
+from app.processes import die_with_parent
 from app.progress import Report
 from app.sessions import recent_sessions
 from app.settings import IngestSettings
@@ -43,7 +47,10 @@ def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_u
     watcher = threading.Thread(target=_watch, args=(finished, total, report), daemon=True)
     watcher.start()
     workers = min(settings.processes, len(plan.shards))
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(finished,)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache,
+        ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(finished, cache)) as pool,
+    ):
         jobs = [
             pool.submit(_work, plan, index, market_bucket, settings, yahoo_url) for index in range(len(plan.shards))
         ]
@@ -52,78 +59,23 @@ def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_u
                 job.result()
         except BrokenProcessPool as exc:
             raise YahooError("an ingest worker was killed: start the phase again, what is stored is kept") from exc
+        except BaseException:
+            for worker in multiprocessing.active_children():  # the pool itself would wait for their shards
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
             finished.put("")
             watcher.join()
 
 
-def write_coverage(plan: Plan, market: Bucket, settings: IngestSettings) -> dict[str, Any]:
-    """Join the manifests into the run's coverage, store it and judge it.
-
-    Returns the coverage. Raises UniverseError for unknown tickers (unless they are to be skipped) and
-    YahooError when fewer known tickers than `min_coverage` have bars.
-    """
-    tickers = {t["ticker"]: t for shard in plan.shards for t in _manifest(plan, shard.name, market)}
-    early = _days_before_data(plan, tickers)
-    for ticker in tickers.values():
-        ticker["missing"] = {day: count for day, count in ticker["missing"].items() if day not in early}
-        if ticker["status"] == "partial" and not ticker["missing"]:
-            ticker["status"] = "complete"
-    counts = Counter(str(t["status"]) for t in tickers.values())
-    coverage = {
-        "days": [day for session in plan.sessions if (day := session.day.isoformat()) not in early],
-        "days_before_data": early,
-        "requested": len(tickers),
-        "statuses": {status: counts[status] for status in ("complete", "partial", "empty", "unknown", "failed")},
-        "rows": sum(int(t["rows"]) for t in tickers.values()),
-        "requests": sum(int(t["fetch"]["requests"]) for t in tickers.values()),
-        "retries": sum(int(t["fetch"]["retries"]) for t in tickers.values()),
-        "tickers": [tickers[ticker] for ticker in sorted(tickers)],
-    }
-    market.put_json(contract.coverage_key(plan.run_id), coverage)
-    _judge(tickers, settings)
-    return coverage
-
-
-def _days_before_data(plan: Plan, tickers: dict[str, dict[str, Any]]) -> list[str]:
-    """The first sessions of the plan on which no ticker has a bar: older than what the server holds."""
-    served = [t for t in tickers.values() if t["rows"]]
-    early: list[str] = []
-    for session in plan.sessions:
-        day = session.day.isoformat()
-        if not all(t["missing"].get(day) == session.minutes for t in served):
-            break
-        early.append(day)
-    return early
-
-
-def _manifest(plan: Plan, shard: str, market: Bucket) -> list[dict[str, Any]]:
-    try:
-        found: list[dict[str, Any]] = market.get_json(contract.manifest_key(plan.run_id, shard))["tickers"]
-    except ObjectMissing as exc:
-        raise YahooError(f"shard {shard} left no manifest: run `stockflow ingest` for it again") from exc
-    return found
-
-
-def _judge(tickers: dict[str, dict[str, Any]], settings: IngestSettings) -> None:
-    unknown = sorted(name for name, t in tickers.items() if t["status"] == "unknown")
-    if unknown and settings.on_unknown == "fail":
-        raise UniverseError(
-            f"Yahoo knows no ticker {_some(unknown)}: correct the universe, or set ingest.on_unknown=skip"
-        )
-    known = len(tickers) - len(unknown)
-    without = {name: t["error"] or "no bars" for name, t in tickers.items() if t["status"] in {"failed", "empty"}}
-    if not known or 1 - len(without) / known < settings.min_coverage:
-        name, error = next(iter(sorted(without.items())), ("", "no known ticker"))
-        raise YahooError(
-            f"{len(without)} of {known} tickers have no complete answer, first {name}: {error}"
-            " (wait and run again, or lower ingest.min_coverage)"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def run_one_shard(plan: Plan, index: int, market: Bucket, settings: IngestSettings, yahoo_url: str | None) -> None:
+    """Ingest one shard of a plan in this process; SettingsError when the plan has no such shard."""
+    if not 0 <= index < len(plan.shards):
+        raise SettingsError(f"the plan of run {plan.run_id} has shards 0 to {len(plan.shards) - 1}, not {index}")
+    with tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache:
+        configure_yfinance(Path(cache))
+        ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url)
 
 
 # --- inside a worker process ---------------------------------------------------------------------
@@ -131,9 +83,14 @@ def _some(names: Sequence[str]) -> str:
 _finished: SimpleQueue[str] | None = None
 
 
-def _start_worker(finished: SimpleQueue[str]) -> None:
+def _start_worker(finished: SimpleQueue[str], cache: str) -> None:
     global _finished  # noqa: PLW0603  the pool's initializer can hand nothing else to its jobs
     _finished = finished
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
+    own = Path(cache, str(os.getpid()))
+    own.mkdir()
+    configure_yfinance(own)
 
 
 def _work(plan: Plan, index: int, market_bucket: str, settings: IngestSettings, yahoo_url: str | None) -> None:

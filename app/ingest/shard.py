@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +13,7 @@ import pyarrow as pa
 
 from app import contract
 from app.errors import ObjectMissing, YahooError
-from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, configure_yfinance, empty_bars
+from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, empty_bars
 from app.ingest.plan import Plan, Shard
 from app.ingest.yahoo_session import YahooSession
 from app.sessions import Session
@@ -29,7 +27,8 @@ Status = Literal["complete", "partial", "empty", "unknown", "failed"]
 class TickerReport:
     """What one ticker got, and why not.
 
-    complete: every minute of every session; partial: `missing` says how many minutes of which day lack;
+    complete: at least `complete_share` of every session's minutes; partial: less of some session. In both
+    cases `missing` says how many minutes of which day have no bar;
     empty: Yahoo knows it and has no bar; unknown: Yahoo says it has no such symbol; failed: `error`.
     """
 
@@ -56,12 +55,10 @@ def ingest_shard(
 ) -> list[TickerReport]:
     """Fetch all tickers of `shard`, write its bars by day and its manifest, return the reports.
 
-    on_ticker: called with each ticker as it is finished.
+    on_ticker: called with each ticker as it is finished. The process must have called configure_yfinance.
     """
-    with tempfile.TemporaryDirectory(prefix="stockflow-yfinance-") as cache:
-        configure_yfinance(Path(cache))
-        fetcher = Fetcher(YahooSession(yahoo_url), settings)
-        fetched = _fetch_all(plan, shard, fetcher, settings.threads, on_ticker)
+    fetcher = Fetcher(YahooSession(yahoo_url), settings)
+    fetched = _fetch_all(plan, shard, fetcher, settings.threads, on_ticker)
     bars = {ticker: table for ticker, (table, _) in fetched.items()}
     reports = [report for _, report in fetched.values()]
     _write_bars(market, plan.sessions, shard, bars)
@@ -76,7 +73,7 @@ def _fetch_all(
     plan: Plan, shard: Shard, fetcher: Fetcher, threads: int, on_ticker: Callable[[str], None]
 ) -> dict[str, tuple[pa.Table, TickerReport]]:
     def one(ticker: str) -> tuple[pa.Table, TickerReport]:
-        result = fetch_ticker(plan, ticker, fetcher)
+        result = fetch_ticker(plan, ticker, fetcher, fetcher.settings.complete_share)
         on_ticker(ticker)
         return result
 
@@ -89,7 +86,9 @@ def _fetch_all(
         pool.shutdown(cancel_futures=True)
 
 
-def fetch_ticker(plan: Plan, ticker: str, fetcher: Fetcher) -> tuple[pa.Table, TickerReport]:
+def fetch_ticker(
+    plan: Plan, ticker: str, fetcher: Fetcher, complete_share: float = 1.0
+) -> tuple[pa.Table, TickerReport]:
     """All spans of one ticker: its bars (those of the spans that answered) and its report."""
     count = FetchCount()
     parts: list[pa.Table] = []
@@ -104,8 +103,14 @@ def fetch_ticker(plan: Plan, ticker: str, fetcher: Fetcher) -> tuple[pa.Table, T
             break  # what failed after all its attempts tells that the next span would fail as well
     bars = pa.concat_tables(parts) if parts else empty_bars()
     missing = missing_minutes(bars, plan.sessions)
-    status: Status = "failed" if error else "empty" if not len(bars) else "partial" if missing else "complete"
+    complete = is_complete(missing, plan.sessions, complete_share)
+    status: Status = "failed" if error else "empty" if not len(bars) else "complete" if complete else "partial"
     return bars, TickerReport(ticker, status, len(bars), missing, error, count)
+
+
+def is_complete(missing: Mapping[str, int], sessions: Sequence[Session], complete_share: float) -> bool:
+    """Whether no session lacks more of its minutes than a minute now and then without a trade explains."""
+    return all(s.minutes - missing.get(s.day.isoformat(), 0) >= complete_share * s.minutes for s in sessions)
 
 
 def missing_minutes(bars: pa.Table, sessions: Sequence[Session]) -> dict[str, int]:

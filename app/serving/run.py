@@ -68,16 +68,23 @@ def run_serving(
         if feed is not None:
             feed.stop()
         spark.stop()
+    written = _count_predictions(predictions, place.run_id)
     fed = market.get_json(contract.feed_end_key(place.run_id))
     return {
-        "rows": sink.written,
+        "rows": written,
         "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={session.day.isoformat()}/",
         "model_id": model_id,
         "day": session.day.isoformat(),
         "ticks": fed["ticks"],
         "minutes": fed["objects"],
-        "predictions": sink.written,
+        "predictions": written,
     }
+
+
+def _count_predictions(predictions: Bucket, run_id: str) -> int:
+    """Stored predictions of a run, those of a stream before a restart included."""
+    keys = [key for key in predictions.keys(contract.PREDICTIONS_PREFIX) if f"/{run_id}-" in key]
+    return sum(len(predictions.get_table(key, ["ticker"])) for key in keys)
 
 
 def feed_command() -> list[str]:
@@ -110,6 +117,5 @@ def _refuse_a_second_time(place: Place, market: Bucket, predictions: Bucket, che
     """A stream goes on from its checkpoint or starts afresh, but never scores the same ticks into new keys."""
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise ServingError(f"run {place.run_id} has been served: start a new run id")
-    day_prefix = contract.PREDICTIONS_PREFIX
-    if not checkpoint.exists() and any(f"/{place.run_id}-" in key for key in predictions.keys(day_prefix)):
+    if not checkpoint.exists() and _count_predictions(predictions, place.run_id):
         raise ServingError(f"run {place.run_id} has predictions but no checkpoint at {checkpoint}: start a new run id")

@@ -18,9 +18,17 @@ _CHUNK = 1024  # larger calls cost memory, not time
 
 
 class Scorer:
-    """One model, loaded. One thread: Spark already runs one worker a core."""
+    """One model, loaded. One thread: Spark already runs one worker a core.
+
+    Raises ServingError when the model was trained on other features than this code makes.
+    """
 
     def __init__(self, model_id: str, onnx: bytes, spec: Spec) -> None:
+        if spec.features != contract.FEATURES:
+            raise ServingError(
+                f"model {model_id} takes {', '.join(spec.features)}, this code makes {', '.join(contract.FEATURES)}:"
+                " serve it with the version that trained it, or train again"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

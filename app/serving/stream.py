@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.state import GroupStateTimeout
 
 from app import contract
-from app.errors import MissingProgram, ServingError
+from app.errors import ServingError
+from app.processes import find_java
 from app.serving.score_bucket import OUTPUT_SCHEMA, STATE_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.sink import PredictionSink
 from app.serving.tick_source import SOURCE, TickSource
@@ -30,9 +30,7 @@ def start_spark(settings: ServingSettings) -> SparkSession:
 
     Raises MissingProgram without a Java runtime.
     """
-    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
-    if java is None or not Path(java).exists():
-        raise MissingProgram("java", "openjdk-17-jre-headless")
+    find_java(os.environ)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     spark = (

@@ -47,7 +47,7 @@ def load_checkpoint(models: Bucket, model_id: str, epoch: int) -> Checkpoint:
             names = sorted(stored.files)
             state = [stored[name] for name in names if name.startswith("state_")]
             columns = {n.removeprefix("history_"): stored[n].tolist() for n in names if n.startswith("history_")}
-    except (ValueError, zipfile.BadZipFile) as exc:
+    except (EOFError, ValueError, zipfile.BadZipFile) as exc:
         raise TrainingError(f"s3://{models.name}/{key} is no checkpoint: delete it and start again") from exc
     history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Checkpoint(epoch, state, history)

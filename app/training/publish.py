@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,6 @@ def publish_model(
         {
             "model_id": model_id,
             "published_at": now.isoformat(timespec="seconds"),
-            "sha256": {name: fingerprint(bodies[name]) for name in contract.MODEL_FILES},
+            "sha256": {name: hashlib.sha256(bodies[name]).hexdigest() for name in contract.MODEL_FILES},
         },
     )

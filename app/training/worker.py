@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from app import contract
-from app.clock import clock_from_text
+from app.clock import system_clock
 from app.dataset.spec import Spec
 from app.dataset.windows import WindowSet, window_set
 from app.errors import StockflowError, TrainingError
@@ -81,8 +81,7 @@ def _train() -> None:
         metrics = _metrics(trained, splits, settings)
         keras_bytes, onnx_bytes = export_model(trained.model, splits["test"].inputs(slice(0, _SAMPLE)))
         files = {contract.MODEL_KERAS: keras_bytes, contract.MODEL_ONNX: onnx_bytes}
-        now = clock_from_text(os.environ.get(contract.ENV_NOW))()
-        publish_model(models, model_id, spec, settings, files, metrics, now)
+        publish_model(models, model_id, spec, settings, files, metrics, system_clock())
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ def _run_epoch(
 ) -> float:
     """One epoch of this rank; returns the mean training loss over all ranks."""
     training = settings.training
-    # Dropout restarts from the epoch and the rank, so that a resumed run draws the same masks.
-    model.get_layer("dropout").seed_generator.state.assign([training.seed + hvd.rank(), epoch])
+    if training.dropout:  # restarts from the epoch and the rank, so that a resumed run draws the same masks
+        model.get_layer("dropout").seed_generator.state.assign([training.seed + hvd.rank(), epoch])
     batches = rank_batches(
         windows, batch=training.batch, rank=hvd.rank(), ranks=hvd.size(), epoch=epoch, seed=training.seed
     )

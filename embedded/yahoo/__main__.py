@@ -19,18 +19,11 @@ from app.clock import clock_from_text
 from app.errors import SettingsError, StockflowError
 from embedded.market.bars import Market, read_bars_file
 from embedded.market.simulated import settings_from_flags, simulate
+from embedded.ports import PortInUseError
 from embedded.yahoo.faults import KINDS, Faults
 from embedded.yahoo.server import YahooServer
 
 _SIMULATED = "simulated"
-
-
-class PortInUseError(StockflowError):
-    """Another program listens on the port."""
-
-    def __init__(self, port: int) -> None:
-        """`port` is the one asked for."""
-        super().__init__(f"port {port} is in use: choose another with --port, or 0 for any free one")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +85,7 @@ async def _serve(server: YahooServer, port: int) -> None:
         runner, url = await server.start(port)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            raise PortInUseError(port) from exc
+            raise PortInUseError(port, "--port") from exc
         raise
     ready = {
         "url": url,

@@ -1,0 +1,215 @@
+"""Small stand-ins that several tests share: S3 in memory, sessions and bars made by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from botocore.exceptions import ClientError
+
+from app import contract
+from app.sessions import Session
+from app.storage import Bucket, arrow_schema
+
+FIRST_DAY = date(2025, 12, 1)
+
+
+def client_error(code: str, operation: str = "GetObject") -> ClientError:
+    """botocore's error for an answer of S3 with this code."""
+    return ClientError({"Error": {"Code": code, "Message": "as S3 says it"}}, operation)
+
+
+@dataclass(frozen=True)
+class _Object:
+    body: bytes
+    modified: datetime
+
+
+class FakeS3:
+    """The calls of boto3's S3 client that app.storage makes, in memory; keys are those of one bucket.
+
+    puts: keys in the order they were written. error: raised by every call instead of an answer.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.objects: dict[str, _Object] = {}
+        self.puts: list[str] = []
+        self.error = error
+
+    def put_object(self, **call: Any) -> None:
+        """Keep an object; each is modified a second after the one before."""
+        self._fail_as_told()
+        self.puts.append(call["Key"])
+        written = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.puts))
+        self.objects[call["Key"]] = _Object(call["Body"], written)
+
+    def get_object(self, **call: Any) -> dict[str, Any]:
+        """An object's body, or NoSuchKey."""
+        self._fail_as_told()
+        if call["Key"] not in self.objects:
+            raise client_error("NoSuchKey")
+        return {"Body": io.BytesIO(self.objects[call["Key"]].body)}
+
+    def head_object(self, **call: Any) -> dict[str, Any]:
+        """Nothing, or the bare 404 that an answer without a body can tell."""
+        self._fail_as_told()
+        if call["Key"] not in self.objects:
+            raise client_error("404", "HeadObject")
+        return {}
+
+    def delete_object(self, **call: Any) -> None:
+        """Whatever was there is gone."""
+        self._fail_as_told()
+        self.objects.pop(call["Key"], None)
+
+    def get_paginator(self, name: str) -> FakeS3:
+        """This object: the only list is that of its objects."""
+        assert name == "list_objects_v2"
+        return self
+
+    def paginate(self, **call: Any) -> Iterator[dict[str, Any]]:
+        """Pages of two objects, ascending, and a last one without any."""
+        self._fail_as_told()
+        keys = sorted(k for k in self.objects if k.startswith(call["Prefix"]) and k > call["StartAfter"])
+        for first in range(0, len(keys), 2):
+            page = [(key, self.objects[key]) for key in keys[first : first + 2]]
+            yield {"Contents": [{"Key": k, "LastModified": o.modified, "Size": len(o.body)} for k, o in page]}
+        yield {}
+
+    def _fail_as_told(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def bucket(s3: FakeS3 | None = None) -> Bucket:
+    """A bucket in memory."""
+    return Bucket("fake", s3 or FakeS3())
+
+
+class FakeTime:
+    """A clock that only sleeping moves; `slept` are the sleeps in seconds."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+def make_sessions(*minutes: int) -> tuple[Session, ...]:
+    """Sessions of so many minutes on consecutive days, each from 14:30 UTC."""
+    days = [FIRST_DAY + timedelta(days=i) for i in range(len(minutes))]
+    opens = [int(datetime(d.year, d.month, d.day, 14, 30, tzinfo=UTC).timestamp()) for d in days]
+    return tuple(Session(*each) for each in zip(days, opens, minutes, strict=True))
+
+
+def make_bars(
+    ticker: str,
+    session: Session,
+    minutes: Sequence[int] | None = None,
+    *,
+    closes: npt.ArrayLike | None = None,
+    volumes: npt.ArrayLike | None = None,
+) -> pa.Table:
+    """Bars of one session, by default of all its minutes; a random walk of its own for each ticker and day.
+
+    The open differs from the close before it.
+    """
+    at = np.arange(session.minutes) if minutes is None else np.asarray(minutes, np.int64)
+    random = np.random.default_rng([*ticker.encode(), session.day.toordinal()])
+    close = np.round(100 * np.exp(random.normal(0, 0.001, len(at)).cumsum()), 4) if closes is None else closes
+    columns: dict[str, Any] = {"close": np.asarray(close, np.float64)}
+    columns["open"] = np.round(columns["close"] * np.exp(random.normal(0, 0.0005, len(at))), 4)
+    columns["high"] = np.maximum(columns["open"], columns["close"])
+    columns["low"] = np.minimum(columns["open"], columns["close"])
+    columns["volume"] = random.integers(1, 10_000, len(at)) if volumes is None else np.asarray(volumes, np.int64)
+    columns["ticker"] = [ticker] * len(at)
+    schema = arrow_schema(contract.BARS)
+    columns["ts"] = pa.array((session.open_ts + contract.BAR_S * at) * 1000).cast(schema.field("ts").type)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def market_bars(tickers: Sequence[str], sessions: Sequence[Session], gaps: Mapping[str, int] | None = None) -> pa.Table:
+    """Bars of all sessions, ordered; a ticker in `gaps` lacks every so-manieth minute, the first one included."""
+    gaps = gaps or {}
+    return pa.concat_tables(
+        make_bars(ticker, session, [m for m in range(session.minutes) if ticker not in gaps or m % gaps[ticker]])
+        for ticker in sorted(tickers)
+        for session in sessions
+    )
+
+
+def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """The table with one column's values replaced."""
+    field = table.schema.field(name)
+    return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+
+
+class FakeState:
+    """Spark's state of one group."""
+
+    def __init__(self, value: tuple[bytes] | None = None) -> None:
+        self.value = value
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was ever written."""
+        return self.value is not None
+
+    @property
+    def get(self) -> tuple[bytes]:
+        """What was written."""
+        assert self.value is not None
+        return self.value
+
+    def update(self, value: tuple[bytes]) -> None:
+        """Write it."""
+        self.value = value
+
+
+def tiny_onnx(window: int) -> bytes:
+    """A network to work out by hand: (n, window, 2) -> (n, 1), the sum of 1 x the first and 10 x the second feature."""
+    from onnx import TensorProto, checker, helper
+
+    weights = helper.make_tensor("weights", TensorProto.FLOAT, [2 * window, 1], [1, 10] * window)
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", window, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class CountingSession:
+    """Stands in for onnxruntime's session: forecasts each window's first value, and keeps the sizes of its calls."""
+
+    newest: CountingSession
+
+    def __init__(self, model: bytes, options: Any, providers: Sequence[str]) -> None:
+        self.calls: list[int] = []
+        CountingSession.newest = self
+
+    def get_inputs(self) -> list[Any]:
+        """One input, x."""
+        return [type("Input", (), {"name": "x"})]
+
+    def run(self, names: None, inputs: Mapping[str, Any]) -> list[Any]:
+        """One forecast for each window."""
+        self.calls.append(len(inputs["x"]))
+        return [inputs["x"][:, 0, :1]]

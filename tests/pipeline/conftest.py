@@ -1,0 +1,126 @@
+"""Real components, shared by the tests of this folder: an embedded S3, a local Yahoo, a trained small run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from app import contract
+from app.storage import Bucket
+from embedded.services import clean_environ, s3_client, start_aws, start_yahoo
+
+TICKERS = ("SIM001", "SIM002", "SIM003", "SIM004")
+SIMULATED = ("--sim", "tickers=4", "--sim", "sessions=5")
+_BUCKETS = {
+    contract.ENV_MARKET_BUCKET: "test-market",
+    contract.ENV_MODEL_BUCKET: "test-model",
+    contract.ENV_PREDICTIONS_BUCKET: "test-predictions",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """An embedded S3 and a local Yahoo, and how a phase is started against them."""
+
+    environ: dict[str, str]
+
+    @property
+    def run_id(self) -> str:
+        return self.environ[contract.ENV_RUN_ID]
+
+    def bucket(self, env: str) -> Bucket:
+        return Bucket(self.environ[env], s3_client(self.environ[contract.ENV_AWS_ENDPOINT_URL]))
+
+    @property
+    def market(self) -> Bucket:
+        return self.bucket(contract.ENV_MARKET_BUCKET)
+
+    @property
+    def models(self) -> Bucket:
+        return self.bucket(contract.ENV_MODEL_BUCKET)
+
+    @property
+    def predictions(self) -> Bucket:
+        return self.bucket(contract.ENV_PREDICTIONS_BUCKET)
+
+    def with_run(self, run_id: str, **variables: str) -> World:
+        return replace(self, environ={**self.environ, contract.ENV_RUN_ID: run_id, **variables})
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *arguments],
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def stockflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.popen(*arguments)
+        out, err = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def must(self, *arguments: str) -> None:
+        done = self.stockflow(*arguments)
+        assert done.returncode == 0, done.stderr
+
+    def result(self, phase: str) -> Any:
+        return self.market.get_json(contract.result_key(self.run_id, phase))
+
+    def copy_run(self, run_id: str) -> World:
+        """This run's plan, coverage and dataset under another run id."""
+        copied = self.with_run(run_id)
+        for bucket, prefix in ((self.market, contract.RUNS_PREFIX), (self.models, contract.DATASETS_PREFIX)):
+            for key in bucket.keys(f"{prefix}{self.run_id}/"):
+                if "/results/" not in key:
+                    body = bucket.get(key).replace(f'"{self.run_id}"'.encode(), f'"{run_id}"'.encode())
+                    bucket.put(key.replace(f"/{self.run_id}/", f"/{run_id}/"), body)
+        return copied
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    environ = clean_environ(os.environ)
+    aws = start_aws(0, environ)
+    try:
+        yahoo = start_yahoo("simulated", 0, SIMULATED, environ)
+        try:
+            client = s3_client(aws.url)
+            for name in _BUCKETS.values():
+                client.create_bucket(Bucket=name)
+            environ |= {contract.ENV_AWS_ENDPOINT_URL: aws.url, contract.ENV_YAHOO_URL: yahoo.url, **_BUCKETS}
+            environ |= {contract.ENV_NOW: yahoo.ready["now"], contract.ENV_RUN_ID: "base"}
+            yield World(environ)
+        finally:
+            yahoo.stop()
+    finally:
+        aws.stop()
+
+
+@pytest.fixture(scope="session")
+def dataset(world: World) -> World:
+    """A run that has its dataset."""
+    world.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
+    world.must("dataset")
+    return world
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: World) -> World:
+    """A run that has its model."""
+    dataset.must("train", "--set", "training.epochs=2")
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def served(trained: World) -> World:
+    """A run whose last session has been streamed."""
+    trained.must("serve", "--speed", "100000")
+    return trained

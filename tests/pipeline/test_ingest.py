@@ -1,0 +1,107 @@
+"""Ingest with real processes, real yfinance and a local Yahoo that is not always kind."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from app import contract
+from app.dataset.run import read_bars
+from app.ingest.run import read_plan
+from embedded.market.simulated import SimulatedMarket, simulate
+from embedded.yahoo.faults import FaultKind, Faults
+from embedded.yahoo.running import running_server
+from tests.pipeline.conftest import TICKERS, World
+
+MARKET = simulate(SimulatedMarket(tickers=4, sessions=5))
+
+
+def test_every_bar_of_the_market_is_stored_once(dataset: World) -> None:
+    plan = read_plan(dataset.run_id, dataset.market)
+    stored = read_bars(dataset.market, plan.sessions, plan.tickers).to_pandas()
+    assert dict(stored.groupby("ticker").size()) == {t: len(MARKET.bars[t]) for t in TICKERS}
+    for ticker in TICKERS:
+        mine = stored[stored["ticker"] == ticker]
+        assert (mine["close"].to_numpy() == MARKET.bars[ticker].close).all()
+        assert (mine["volume"].to_numpy() == MARKET.bars[ticker].volume).all()
+
+
+def test_the_last_session_and_the_half_day_are_whole(dataset: World) -> None:
+    coverage = dataset.market.get_json(contract.coverage_key(dataset.run_id))
+    assert coverage["days"][-1] == MARKET.days[-1].isoformat()
+    held = {t["ticker"]: sum(t["missing"].values()) for t in coverage["tickers"]}
+    calendar_minutes = sum(session.minutes for session in read_plan(dataset.run_id, dataset.market).sessions)
+    assert held == {t: calendar_minutes - len(MARKET.bars[t]) for t in TICKERS}
+
+
+def test_an_unknown_ticker_is_named_and_accounted_for(world: World) -> None:
+    run = world.with_run("unknown")
+    done = run.stockflow("ingest", "--tickers", "SIM001,NOPE", "--set", "ingest.days=7")
+    assert done.returncode == 4
+    assert done.stderr.strip() == (
+        "stockflow: Yahoo knows no ticker 'NOPE': correct the universe, or set ingest.on_unknown=skip"
+    )
+    assert not run.market.exists(contract.result_key("unknown", "ingest"))
+    statuses = {t["ticker"]: t["status"] for t in run.market.get_json(contract.coverage_key("unknown"))["tickers"]}
+    assert statuses["NOPE"] == "unknown"
+    assert statuses["SIM001"] in {"complete", "partial"}
+
+
+def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> None:
+    with running_server(MARKET, faults=Faults(storm=True, retry_after_s=0)) as yahoo:
+        run = world.with_run("storm", **{contract.ENV_YAHOO_URL: yahoo.url})
+        before = run.market.keys(contract.BARS_PREFIX)
+        done = run.stockflow(
+            "ingest", "--tickers", "SIM001,SIM002,SIM003", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0"
+        )
+    assert done.returncode == 5
+    assert done.stderr.strip() == (
+        "stockflow: 3 of 3 tickers have no complete answer, first SIM001: 5 attempts failed, last: 429 Too Many"
+        " Requests (wait and run again, or lower ingest.min_coverage)"
+    )
+    assert run.market.keys(contract.BARS_PREFIX) == before
+
+
+def test_faults_in_every_fifth_answer_change_no_bar(world: World) -> None:
+    """Everything but `short`, which no client can tell from a thin session without knowing what lacks."""
+    kinds: tuple[FaultKind, ...] = ("429", "500", "drop", "truncated", "malformed")
+    with running_server(MARKET, faults=Faults(share=0.2, kinds=kinds, seed=3, retry_after_s=0)) as yahoo:
+        run = world.with_run("faulty", **{contract.ENV_YAHOO_URL: yahoo.url})
+        run.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7", "--set", "ingest.backoff_s=0.01",
+                 "--set", "ingest.attempts=10")  # fmt: skip
+        assert sum(yahoo.stats()["faults"].values()) > 0
+    plan = read_plan("faulty", run.market)
+    assert len(read_bars(run.market, plan.sessions, plan.tickers)) == sum(len(b) for b in MARKET.bars.values())
+    assert run.result("ingest")["retries"] > 0
+
+
+def test_an_s3_that_does_not_answer_is_one_line(world: World) -> None:
+    gone = world.with_run("gone", **{contract.ENV_AWS_ENDPOINT_URL: "http://127.0.0.1:9"})
+    for phase in (["ingest", "--tickers", "SIM001", "--set", "ingest.days=7"], ["dataset"]):
+        done = gone.stockflow(*phase)
+        assert done.returncode == 3
+        assert done.stderr.strip() == (
+            "stockflow: S3 at http://127.0.0.1:9 does not answer (EndpointConnectionError): start it or check"
+            " AWS_ENDPOINT_URL"
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_ingest_takes_its_workers_with_it(world: World, number: signal.Signals) -> None:
+    with running_server(MARKET, faults=Faults(latency_ms=5000)) as yahoo:
+        run = world.with_run("interrupted", **{contract.ENV_YAHOO_URL: yahoo.url})
+        process = run.popen("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
+        family: list[psutil.Process] = []
+        while len(family) < 3:  # two workers and multiprocessing's own
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+            family = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(2)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == 128 + number
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive

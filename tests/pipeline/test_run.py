@@ -1,0 +1,108 @@
+"""`stockflow run`, as a person starts it: the whole way on real bars, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+SMALL = ("--sim", "tickers=3", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "run", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path: Path) -> None:
+    """Four tickers x 9 days; BA stops early on the last day, AAPL and MSFT have faulty volumes."""
+    out = tmp_path / "run"
+    process = start(
+        "--market", str(real_bars_path), "--tickers", "AAPL,BA,MSFT,DIS", "--out", str(out),
+        "--set", "training.epochs=2", "--set", "serving.speed=100000",
+    )  # fmt: skip
+    said, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    summary = json.loads((out / "summary.json").read_text())
+    assert [(p["name"], p["status"]) for p in summary["phases"]] == [
+        (name, "succeeded") for name in ("ingest", "dataset", "train", "serve")
+    ]
+    assert all(p["rows"] > 0 and p["wall_s"] > 0 for p in summary["phases"])
+    assert summary["tickers_requested"] == 4
+    assert summary["tickers_by_status"] == {"complete": 3, "partial": 1, "empty": 0, "unknown": 0, "failed": 0}
+    assert summary["tickers_complete"] == 3
+    assert len(summary["days"]) == 9
+    assert summary["volume_fault_days"] == ["2026-03-16", "2026-03-17", "2026-03-18", "2026-03-19"]
+    assert summary["volume_faults"] == 8
+    assert summary["ranks"] == 2
+    assert summary["rank_weight_max_diff"] == 0
+    assert 0 < summary["mae_usd"] < 2 * summary["mae_persistence_usd"]
+    held = pq.read_table(out / "predictions").to_pandas()
+    assert not held.duplicated(["ticker", "as_of", "horizon_min"]).any()
+    assert held.groupby("ticker").size().to_dict() == {"AAPL": 390, "BA": 167, "DIS": 390, "MSFT": 390}
+    assert summary["predictions"] == len(held) == 1337
+    assert (out / "models" / summary["model_id"] / "model.onnx").is_file()
+    assert "coverage: 4 tickers x 9 sessions: 3 complete, 1 partial" in said
+    assert str(out / "summary.json") in said
+
+
+@pytest.mark.parametrize("phase", ["ingest", "serve"])
+def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path, phase: str) -> None:
+    out = tmp_path / "run"
+    process = start(*SMALL, "--out", str(out))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"{phase}: started"):
+            break
+    time.sleep(4)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3  # the two servers and the phase
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "stockflow: interrupted\n"
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["error"] == f"{phase}: interrupted"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--tickers", ""], 4, "the universe is empty: name at least one ticker, a file of tickers or dow30"),
+        (["--tickers", "AAPL,no good!"], 4, "'good!' is no ticker: use letters, digits, '-', '.', '^' and '='"),
+        (["--market", "/no/such/file.parquet"], 6, "embedded Yahoo: /no/such/file.parquet: there is no such file"),
+        (["--set", "training.epochs=0"], 2, "setting training.epochs=0: input should be greater than or equal to 1"),
+        (["--set", "epochs=1"], 2, "--set 'epochs=1' is not of the form group.name=value, e.g. training.epochs=3"),
+        (["--run-id", "a/b"], 2, "STOCKFLOW_RUN_ID='a/b': use up to 64 letters, digits, '.', '_' and '-'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    process = start(*arguments, "--out", str(tmp_path / "run"))
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (status, f"stockflow: {message}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_in_use_is_named_with_the_flag_that_chooses_another(tmp_path: Path, taken_port: int) -> None:
+    process = start("--s3-port", str(taken_port), "--out", str(tmp_path / "run"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 10
+    assert errors == f"stockflow: port {taken_port} is in use: choose another with --s3-port, or 0 for any free one\n"

@@ -1,0 +1,136 @@
+"""The stream on a real Spark: every tick once, features and forecasts as in training, exact through a crash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pytest
+
+from app import contract
+from app.dataset.spec import Spec
+from app.dataset.windows import window_set
+from app.serving.scoring import Scorer
+from tests.pipeline.conftest import TICKERS, World
+
+
+def predictions(world: World) -> pd.DataFrame:
+    """All predictions of a run, as a consumer that only lists S3 sees them."""
+    keys = [key for key in world.predictions.keys(contract.PREDICTIONS_PREFIX) if f"/{world.run_id}-" in key]
+    frame = pa.concat_tables([world.predictions.get_table(key) for key in keys]).to_pandas()
+    return frame.sort_values(["ticker", "as_of"], ignore_index=True)
+
+
+def replayed_bars(world: World) -> pd.DataFrame:
+    """The bars of the session that was replayed."""
+    day = world.result("ingest")["days"][-1]
+    keys = world.market.keys(f"{contract.BARS_PREFIX}dt={day}/")
+    frame = pa.concat_tables([world.market.get_table(key) for key in keys]).to_pandas()
+    return frame.sort_values(["ticker", "ts"], ignore_index=True)
+
+
+def test_every_replayed_bar_has_one_prediction(served: World) -> None:
+    found, bars = predictions(served), replayed_bars(served)
+    assert set(bars["ticker"]) == set(TICKERS)
+    pd.testing.assert_frame_equal(
+        found[["ticker", "as_of", "last_price"]],
+        bars[["ticker", "ts", "close"]].rename(columns={"ts": "as_of", "close": "last_price"}),
+    )
+    assert served.result("serve")["predictions"] == len(bars)
+
+
+def test_streamed_forecasts_are_those_of_the_batch_windows_of_the_same_bars(served: World) -> None:
+    """The test split holds the replayed session: its windows, cut by the dataset phase, scored here."""
+    model_id = served.result("train")["model_id"]
+    spec = Spec.from_json(served.models.get_json(contract.dataset_spec_key(served.run_id)))
+    windows = window_set(served.models.get_table(contract.dataset_key(served.run_id, "test")), spec, 0.2)
+    scorer = Scorer(model_id, served.models.get(contract.model_key(model_id, contract.MODEL_ONNX)), spec)
+    names = [windows.tickers[i] for i in windows.ticker]
+    mean, std, _ = spec.scaling(names)
+    batch = pd.DataFrame(
+        {
+            "ticker": names,
+            "as_of": pd.to_datetime(windows.as_of, unit="s", utc=True).as_unit("ms"),
+            "expected": scorer.predict(names, windows.inputs(slice(None)) * std[:, None] + mean[:, None]),
+        }
+    )
+    both = predictions(served).merge(batch, on=["ticker", "as_of"])
+    assert len(both) > 1000
+    assert (both["carried_minutes"] == 0).all()
+    np.testing.assert_allclose(both["predicted_return"], both["expected"], atol=1e-8)
+
+
+def test_only_the_first_hour_carries_minutes_of_the_session_before(served: World) -> None:
+    found = predictions(served)
+    first_bar = found["as_of"].min()
+    minute = (found["as_of"] - first_bar) // pd.Timedelta(minutes=1)
+    np.testing.assert_array_equal(found["carried_minutes"], np.maximum(59 - minute, 0))
+
+
+def test_latest_json_holds_the_newest_prediction_of_each_ticker(served: World) -> None:
+    latest = served.predictions.get_json(contract.LATEST_PREDICTIONS_KEY)
+    newest = predictions(served).groupby("ticker").tail(1).set_index("ticker")
+    assert [row["ticker"] for row in latest["predictions"]] == list(TICKERS)
+    for row in latest["predictions"]:
+        assert row["predicted_price"] == newest.loc[row["ticker"], "predicted_price"]
+
+
+def test_a_run_is_not_served_twice(served: World) -> None:
+    done = served.stockflow("serve")
+    assert done.returncode == 8
+    assert done.stderr.strip().splitlines()[-1] == "stockflow: run base has been served: start a new run id"
+
+
+@pytest.mark.parametrize("victim", ["driver", "jvm"])
+def test_a_killed_stream_goes_on_and_loses_and_doubles_nothing(served: World, tmp_path: Path, victim: str) -> None:
+    crashed = served.copy_run(f"crashed-{victim}")
+    arguments = ("serve", "--speed", "1500", "--checkpoint", str(tmp_path / "checkpoint"))
+    process = crashed.popen(*arguments)
+    deadline = time.monotonic() + 90
+    while not any(f"/{crashed.run_id}-" in key for key in crashed.predictions.keys(contract.PREDICTIONS_PREFIX)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    pid = process.pid if victim == "driver" else next(p.pid for p in family if "java" in p.name())
+    os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive  # the feed, the JVM and its workers go with the driver
+    assert process.returncode != 0
+    crashed.must(*arguments)
+    columns = ["ticker", "as_of", "last_price", "predicted_return", "carried_minutes"]
+    pd.testing.assert_frame_equal(predictions(crashed)[columns], predictions(served)[columns])
+
+
+def test_a_stream_without_its_checkpoint_is_refused_rather_than_doubled(served: World, tmp_path: Path) -> None:
+    lost = served.copy_run("lost")
+    key = served.predictions.keys(f"{contract.PREDICTIONS_PREFIX}dt=")[0]
+    lost.predictions.put(key.replace(f"/{served.run_id}-", "/lost-"), b"")
+    shutil.rmtree(tmp_path)
+    done = lost.stockflow("serve", "--checkpoint", str(tmp_path))
+    assert done.returncode == 8
+    assert "has predictions but no checkpoint" in done.stderr
+
+
+def test_serving_without_a_model_says_what_to_run(dataset: World) -> None:
+    elsewhere = dataset.with_run("base", **{contract.ENV_MODEL_BUCKET: dataset.predictions.name})
+    done = elsewhere.stockflow("serve")
+    assert done.returncode == 8
+    assert done.stderr.strip().endswith("models/current.json does not exist: run `stockflow train` first")
+
+
+def test_a_missing_java_is_named_with_the_package_to_install(trained: World) -> None:
+    bare = trained.copy_run("no-java").with_run("no-java", PATH="/nonexistent", JAVA_HOME="")
+    done = bare.stockflow("serve")
+    assert done.returncode == 9
+    assert done.stderr.strip().splitlines()[-1] == (
+        "stockflow: java is not installed or not on PATH: type `apt-get install openjdk-17-jre-headless`"
+    )

@@ -1,0 +1,111 @@
+"""Training on real MPI ranks: defect 4 of the 2021 system (no broadcast, no checkpoint), and averaging."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app import contract
+from app.dataset.spec import Spec
+from app.dataset.windows import window_set
+from app.serving.scoring import Scorer, current_model_id
+from app.storage import Bucket
+from tests.pipeline.conftest import World
+
+
+def weights(models: Bucket, model_id: str) -> bytes:
+    """The weights file inside the published Keras archive."""
+    with zipfile.ZipFile(io.BytesIO(models.get(contract.model_key(model_id, contract.MODEL_KERAS)))) as archive:
+        return archive.read("model.weights.h5")
+
+
+def checkpoint(models: Bucket, model_id: str, epoch: int) -> list[Any]:
+    with np.load(io.BytesIO(models.get(contract.checkpoint_key(model_id, epoch)))) as stored:
+        return [stored[name] for name in sorted(stored.files) if name.startswith("state_")]
+
+
+def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(trained: World) -> None:
+    result = trained.result("train")
+    assert result["metrics"]["ranks"] == 2
+    assert result["metrics"]["rank_weight_max_diff"] == 0
+    prefix = contract.model_prefix(result["model_id"])
+    assert trained.models.keys(f"{prefix}checkpoints/") == [
+        contract.checkpoint_key(result["model_id"], 1),
+        contract.checkpoint_key(result["model_id"], 2),
+    ]
+    assert {key.removeprefix(prefix) for key in trained.models.keys(prefix)} >= set(contract.MODEL_FILES)
+
+
+def test_the_pointer_names_the_published_model(trained: World) -> None:
+    assert current_model_id(trained.models) == trained.result("train")["model_id"]
+
+
+def test_step_times_are_those_of_the_steps_that_ran(trained: World) -> None:
+    metrics = trained.result("train")["metrics"]
+    assert metrics["steps_per_epoch"] == metrics["windows_train"] // (256 * 2)
+    for epoch in metrics["history"]:
+        assert epoch["s_per_step"] * metrics["steps_per_epoch"] == pytest.approx(epoch["s_per_epoch"])
+
+
+def test_two_ranks_average_their_gradients(dataset: World) -> None:
+    """Two ranks with batch b take the same steps as one rank with batch 2b, without dropout."""
+    common = ("--set", "training.epochs=1", "--set", "training.dropout=0", "--set", "training.warmup_epochs=0")
+    two, one = dataset.copy_run("two-ranks"), dataset.copy_run("one-rank")
+    two.must("train", *common, "--set", "training.ranks=2", "--set", "training.batch=128")
+    one.must(
+        "train", *common, "--set", "training.ranks=1", "--set", "training.batch=256",
+        "--set", "training.learning_rate=0.002",
+    )  # fmt: skip
+    ours = checkpoint(two.models, two.result("train")["model_id"], 1)
+    expected = checkpoint(one.models, one.result("train")["model_id"], 1)
+    moved = [np.abs(a).max() for a in ours[:3]]
+    assert min(moved) > 0.01  # weights that training has moved, not zeros
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_a_run_that_goes_on_from_its_checkpoint_ends_bit_identical(trained: World) -> None:
+    resumed = trained.copy_run("resumed")
+    whole_id = trained.result("train")["model_id"]
+    resumed_id = whole_id.replace(trained.run_id, resumed.run_id)
+    first = trained.models.get(contract.checkpoint_key(whole_id, 1))
+    trained.models.put(contract.checkpoint_key(resumed_id, 1), first)
+    resumed.must("train", "--set", "training.epochs=2")
+    for a, b in zip(checkpoint(trained.models, whole_id, 2), checkpoint(trained.models, resumed_id, 2), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_onnx_model_forecasts_as_keras_did(trained: World) -> None:
+    """The metrics of the test split, computed by Keras in training, come out of ONNX Runtime as well."""
+    result = trained.result("train")
+    spec = Spec.from_json(trained.models.get_json(contract.dataset_spec_key(trained.run_id)))
+    windows = window_set(trained.models.get_table(contract.dataset_key(trained.run_id, "test")), spec, 0.2)
+    onnx = trained.models.get(contract.model_key(result["model_id"], contract.MODEL_ONNX))
+    scorer = Scorer(result["model_id"], onnx, spec)
+    names = [windows.tickers[i] for i in windows.ticker]
+    scaled = windows.inputs(slice(None))
+    mean, std, _ = spec.scaling(names)
+    returns = scorer.predict(names, scaled * std[:, None, :] + mean[:, None, :])
+    error = windows.last_price * np.exp(returns) - windows.future_price
+    assert np.abs(error).mean() == pytest.approx(result["metrics"]["test"]["mae_usd"], rel=1e-5)
+
+
+def test_a_rank_that_fails_ends_the_job_with_its_reason(dataset: World) -> None:
+    failing = dataset.copy_run("too-few")
+    done = failing.stockflow("train", "--set", "training.batch=8192")
+    assert done.returncode == 7
+    assert done.stderr.strip().splitlines()[-1].startswith("stockflow: training ended with status 7: rank ")
+    assert "lower training.batch" in done.stderr
+    assert not failing.market.exists(contract.result_key(failing.run_id, "train"))
+
+
+def test_a_missing_mpirun_is_named_with_the_package_to_install(dataset: World) -> None:
+    done = dataset.with_run("base", PATH="/nonexistent").stockflow("train")
+    assert done.returncode == 9
+    assert done.stderr.strip() == (
+        "stockflow: mpirun is not installed or not on PATH: type `apt-get install openmpi-bin`"
+    )

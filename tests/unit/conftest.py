@@ -1,0 +1,40 @@
+"""Fixtures of the unit tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, settings
+
+from app import contract
+from app.storage import arrow_schema
+from tests.fakes import FakeS3
+
+settings.register_profile(
+    "shared machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    """An empty S3 that every Bucket made without a client talks to; nothing is loaded from it yet."""
+    from app.serving.scoring import load_scorer
+    from app.serving.warm import read_warm_state
+
+    fake = FakeS3()
+    load_scorer.cache_clear()
+    read_warm_state.cache_clear()
+    monkeypatch.setattr(boto3, "client", lambda *args, **options: fake)
+    return fake
+
+
+@pytest.fixture(scope="session")
+def real_bars(real_bars_path: Path) -> pa.Table:
+    """Real bars of nine sessions from 2026-03-12 on, in the contract's schema."""
+    schema = arrow_schema(contract.BARS)
+    return pq.read_table(real_bars_path).select(schema.names).cast(schema)

@@ -1,0 +1,205 @@
+"""The command line: help, one-line errors with their exit status, and a start without heavy imports."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from click.testing import CliRunner
+
+from app import __version__, contract
+from app.cli import cli, main
+from app.ingest.plan import make_plan
+from app.storage import Bucket
+from tests.fakes import FakeS3, make_bars, make_sessions, market_bars
+
+HEAVY = {"boto3", "exchange_calendars", "keras", "numpy", "onnxruntime", "pandas", "pyarrow", "pyspark", "tensorflow"}
+PLACE = {
+    contract.ENV_MARKET_BUCKET: "market",
+    contract.ENV_MODEL_BUCKET: "models",
+    contract.ENV_PREDICTIONS_BUCKET: "predictions",
+    contract.ENV_RUN_ID: "r",
+}
+SESSIONS = make_sessions(*[20] * 4)
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: Any
+    out: str
+    err: str
+
+
+Stockflow = Callable[..., Ended]
+
+
+@pytest.fixture
+def stockflow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s3: FakeS3) -> Iterator[Stockflow]:
+    """Runs the entry point in this process, with a place in the environment and S3 in memory."""
+    for name in (contract.ENV_SETTINGS, contract.ENV_NOW, contract.ENV_PROGRESS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in PLACE.items():
+        monkeypatch.setenv(name, value)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["stockflow", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return Ended(caught.value.code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("command", ["", *cli.commands])
+def test_every_command_has_help(command: str) -> None:
+    found = CliRunner().invoke(cli, [*command.split(), "--help"])
+    assert found.exit_code == 0
+    assert found.output.startswith("Usage: ")
+    assert {"ingest", "dataset", "train", "serve", "feed", "run", "settings"} <= set(cli.commands)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["settings"], ["train", "--help"]])
+def test_help_and_settings_import_nothing_heavy(arguments: list[str]) -> None:
+    code = f"import sys; from app.cli import cli; cli({arguments}, standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "app.cli" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_version_is_told(stockflow: Stockflow) -> None:
+    assert stockflow("--version") == (0, f"stockflow, version {__version__}\n", "")
+
+
+def test_settings_are_listed(stockflow: Stockflow) -> None:
+    ended = stockflow("settings")
+    assert (ended.status, ended.err) == (0, "")
+    assert "training.epochs=4  passes over the training windows" in ended.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train", "--set", "training.epochs=0"], 2, "stockflow: setting training.epochs=0: input should be greater"),
+        (["dataset", "--set", "dataset.windows=1"], 2, "stockflow: unknown setting dataset.windows: allowed are "),
+        (["dataset", "--run-id", "a/b"], 2, "stockflow: STOCKFLOW_RUN_ID='a/b': use up to 64 letters"),
+        (["dataset"], 3, "stockflow: s3://market/runs/r/plan.json does not exist: run the phase that writes it first"),
+        (["ingest", "--tickers", "A B/C"], 4, "stockflow: universe file A B/C does not exist"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line_and_a_status(
+    stockflow: Stockflow, arguments: list[str], status: int, message: str
+) -> None:
+    ended = stockflow(*arguments)
+    assert (ended.status, ended.out) == (status, "")
+    assert ended.err.startswith(message)
+    assert ended.err.count("\n") == 1
+
+
+def test_missing_variables_are_named(stockflow: Stockflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(contract.ENV_MODEL_BUCKET)
+    ended = stockflow("train")
+    assert ended.status == 2
+    assert ended.err.startswith("stockflow: set STOCKFLOW_MODEL_BUCKET (")
+
+
+def test_a_wrong_clock_is_told(stockflow: Stockflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(contract.ENV_NOW, "2026-03-24")
+    assert stockflow("dataset")[0::2] == (2, "stockflow: now='2026-03-24' names no time zone: add +00:00 for UTC\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest"], "name the universe: --tickers"),
+        (["predict"], "No such command 'predict'"),
+        (["feed", "--speed", "fast"], "'fast' is not a valid float"),
+        (["ingest", "--shard", "1"], "the plan of run r has shards 0 to 0, not 1"),
+    ],
+)
+def test_wrong_usage_has_status_2(stockflow: Stockflow, arguments: list[str], message: str) -> None:
+    store_plan()
+    ended = stockflow(*arguments)
+    assert ended.status == 2
+    assert message in ended.err
+
+
+def test_an_endpoint_that_is_down_is_one_line(stockflow: Stockflow, s3: FakeS3) -> None:
+    s3.error = EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+    ended = stockflow("dataset")
+    assert ended.status == 3
+    assert "does not answer (EndpointConnectionError): start it or check AWS_ENDPOINT_URL" in ended.err
+
+
+def test_an_interrupted_command_says_so(stockflow: Stockflow, s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**call: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(s3, "get_object", interrupt)
+    ended = stockflow("dataset")
+    assert (ended.status, ended.err.strip()) == (130, "stockflow: interrupted")
+
+
+def test_a_bug_shows_its_traceback(stockflow: Stockflow, s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.error = ZeroDivisionError("a bug")
+    monkeypatch.setattr(sys, "argv", ["stockflow", "dataset"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+# --- phases that need nothing but S3 --------------------------------------------------------------
+
+
+def store_plan() -> Bucket:
+    market = Bucket("market")
+    plan = make_plan("r", ["A", "B"], SESSIONS, shards=1, request_days=7)
+    market.put_json(contract.plan_key("r"), plan.to_json())
+    return market
+
+
+def test_the_feed_replays_the_last_session(stockflow: Stockflow) -> None:
+    market = store_plan()
+    bars = pa.concat_tables([make_bars("A", SESSIONS[-1]), make_bars("B", SESSIONS[-1], [7])])
+    market.put_table(contract.bars_key(SESSIONS[-1].day, "s"), bars)
+    ended = stockflow("feed", "--speed", "1000000")
+    assert (ended.status, ended.out.splitlines()[-1]) == (0, "feed: 21 ticks in 20 objects")
+    assert market.get_json(contract.feed_end_key("r"))["ticks"] == 21
+
+
+def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s3: FakeS3) -> None:
+    market = store_plan()
+    for session in SESSIONS:
+        market.put_table(contract.bars_key(session.day, "s"), market_bars(["A", "B"], [session]))
+    days = [session.day.isoformat() for session in SESSIONS]
+    market.put_json(contract.coverage_key("r"), {"days": days})
+    s3.puts.clear()
+    ended = stockflow("dataset", "--set", "dataset.window_min=5", "--set", "dataset.horizon_min=2")
+    assert (ended.status, ended.err) == (0, "")
+    # Two tickers: 20 - 7 minutes to train on and to validate on, 40 to test on.
+    assert ended.out.splitlines()[-1].startswith("dataset: 132 rows in ")
+    splits = [contract.dataset_key("r", name) for name in ("train", "validation", "test")]
+    assert s3.puts == [*splits, contract.dataset_spec_key("r"), contract.result_key("r", "dataset")]
+    result = json.loads(s3.objects[contract.result_key("r", "dataset")].body)
+    assert (result["phase"], result["rows"], result["where"]) == ("dataset", 132, "s3://models/datasets/r/spec.json")
+    assert result["days"]["test"] == days[2:]
+
+
+def test_days_that_the_run_does_not_hold_are_left_out_of_its_dataset(stockflow: Stockflow) -> None:
+    market = store_plan()
+    for session in SESSIONS[1:]:
+        market.put_table(contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
+    days = [session.day.isoformat() for session in SESSIONS[1:]]
+    market.put_json(contract.coverage_key("r"), {"days": days})
+    sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]
+    assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
+    assert market.get_json(contract.result_key("r", "dataset"))["days"]["train"] == days[:1]

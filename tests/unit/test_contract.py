@@ -1,0 +1,67 @@
+"""The contract: where objects lie, in which order keys stand, and what the module may import."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import contract, errors
+from app.sessions import market_day, utc
+
+DAY = date(2025, 11, 28)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (contract.bars_key(DAY, "0001-of-0002-ab"), "bars/dt=2025-11-28/0001-of-0002-ab.parquet"),
+        (contract.ticks_key("r", DAY, 1764340200000, 7), "ticks/r/dt=2025-11-28/1764340200000-000007.parquet"),
+        (contract.plan_key("r"), "runs/r/plan.json"),
+        (contract.manifest_key("r", "s"), "runs/r/manifests/s.json"),
+        (contract.coverage_key("r"), "runs/r/coverage.json"),
+        (contract.feed_end_key("r"), "runs/r/feed.json"),
+        (contract.warm_state_key("r"), "runs/r/warm.arrow"),
+        (contract.result_key("r", "train"), "runs/r/results/train.json"),
+        (contract.dataset_key("r", "test"), "datasets/r/test.parquet"),
+        (contract.dataset_spec_key("r"), "datasets/r/spec.json"),
+        (contract.model_key("m", contract.MODEL_ONNX), "models/m/model.onnx"),
+        (contract.checkpoint_key("m", 12), "models/m/checkpoints/epoch-0012.npz"),
+        (contract.predictions_key(DAY, "r", 3), "predictions/dt=2025-11-28/r-00000003.parquet"),
+    ],
+)
+def test_each_object_lies_where_the_contract_says(key: str, expected: str) -> None:
+    assert key == expected
+
+
+@given(st.lists(st.integers(946_684_800, 4_102_444_800), min_size=2, max_size=20, unique=True))
+def test_tick_keys_ascend_with_time(instants: list[int]) -> None:
+    keys = [contract.ticks_key("run", market_day(utc(ts)), ts * 1000, seq) for seq, ts in enumerate(sorted(instants))]
+    assert all(earlier < later for earlier, later in pairwise(keys))
+    assert all(key.startswith(contract.ticks_prefix("run")) for key in keys)
+
+
+@given(st.lists(st.integers(0, 9999), min_size=2, max_size=10, unique=True))
+def test_checkpoint_keys_ascend_and_name_their_epoch(epochs: list[int]) -> None:
+    keys = [contract.checkpoint_key("m-1", epoch) for epoch in sorted(epochs)]
+    assert keys == sorted(keys)
+    assert [contract.checkpoint_epoch(key) for key in keys] == sorted(epochs)
+
+
+def test_the_pointer_lies_below_no_model() -> None:
+    assert not contract.CURRENT_MODEL_KEY.startswith(contract.model_prefix("current"))
+
+
+@pytest.mark.parametrize("module", [contract, errors])
+def test_contract_and_errors_import_the_standard_library_alone(module: object) -> None:
+    tree = ast.parse(Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8"))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported
+    assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names

@@ -1,0 +1,224 @@
+"""The nine defects of the 2021 system, and that ours has none of them: one test or more for each.
+
+1 target six minutes ahead             here; test_windows.py against a plain double loop
+2 random split, another on each rank   here; test_split.py, test_schedule.py
+3 scaling over test days and tickers   here; test_build.py, test_spec.py
+4 no broadcast, no checkpoint          tests/pipeline/test_training.py: it takes real MPI ranks
+5 lost days, tickers that vanish       here; test_plan.py, test_shard.py, test_coverage.py
+6 a concatenation for each window      here; test_windows.py
+7 one model call a ticker, `eval`      here; test_score_bucket.py, test_rings.py, test_scoring.py
+8 no baseline                          here; test_evaluate.py
+9 wrong number of steps                here; test_schedule.py, tests/pipeline/test_training.py
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from app import contract
+from app.dataset.build import Dataset, build_dataset
+from app.dataset.windows import WindowSet, window_set
+from app.errors import UniverseError, YahooError
+from app.ingest.coverage import write_coverage
+from app.ingest.fetch import FetchCount, Fetcher
+from app.ingest.plan import make_plan
+from app.ingest.shard import TickerReport, fetch_ticker
+from app.serving.rings import Rings
+from app.serving.score_bucket import StreamPlace, bucket_scorer
+from app.sessions import Session, sessions_between
+from app.settings import DatasetSettings, IngestSettings
+from app.storage import Bucket
+from app.training.evaluate import evaluate
+from app.training.schedule import rank_batches, steps_per_epoch
+from tests.fakes import (
+    FIRST_DAY,
+    CountingSession,
+    FakeS3,
+    FakeState,
+    bucket,
+    make_bars,
+    make_sessions,
+    market_bars,
+    with_column,
+)
+
+WINDOW, HORIZON = 60, 5
+SESSIONS = make_sessions(150, 150, 150, 150)
+
+
+def built(bars: pa.Table) -> Dataset:
+    return build_dataset(bars, SESSIONS, DatasetSettings(window_min=WINDOW, horizon_min=HORIZON, test_days=1))
+
+
+def windows_of(dataset: Dataset, split: str) -> WindowSet:
+    return window_set(dataset.splits[split], dataset.spec, 0.2)
+
+
+def test_defect_1_the_target_lies_five_minutes_after_the_last_input_and_not_six() -> None:
+    closes = {session: 100 + np.arange(150.0) for session in SESSIONS}  # minute m closes at 100 + m USD
+    windows = windows_of(built(pa.concat_tables(make_bars("A", s, closes=closes[s]) for s in SESSIONS)), "test")
+    assert windows.last_price[0] == 100 + 59
+    assert windows.future_price[0] == 100 + 64
+    assert windows.targets[0] == pytest.approx(np.log(164 / 159))
+    assert (windows.future_price - windows.last_price == HORIZON).all()
+
+
+def test_defect_2_no_window_of_one_split_shares_a_bar_with_another_and_all_ranks_split_alike() -> None:
+    dataset = built(market_bars(["A", "B"], SESSIONS))
+    seen = {
+        name: {(w.tickers[code], int(last) - 60 * back) for code, last in zip(w.ticker, w.as_of, strict=True)
+               for back in range(1 - WINDOW - HORIZON, WINDOW)}
+        for name in ("train", "validation", "test")
+        for w in [windows_of(dataset, name)]
+    }  # fmt: skip
+    assert not seen["train"] & seen["validation"]
+    assert not (seen["train"] | seen["validation"]) & seen["test"]
+    newest = {name: max(ts for _, ts in bars) for name, bars in seen.items()}
+    assert newest["train"] < newest["validation"] < newest["test"]
+    # The split is stored; what differs between ranks is only which of the same windows they take.
+    assert built(market_bars(["A", "B"], SESSIONS)).splits["test"].equals(dataset.splits["test"])
+    parts = [rank_batches(100, batch=5, rank=rank, ranks=2, epoch=0, seed=1).ravel() for rank in (0, 1)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+
+
+def test_defect_3_scaling_knows_the_training_days_and_one_ticker_alone_and_errors_are_in_usd() -> None:
+    bars = market_bars(["A", "B"], SESSIONS)
+    later = bars["ts"].cast(pa.int64()).to_numpy() // 1000 >= SESSIONS[2].open_ts
+    other = bars["ticker"].to_numpy(zero_copy_only=False) == "B"
+    volume = bars["volume"].to_numpy()
+    plain = built(bars).spec
+    assert built(with_column(bars, "volume", np.where(later, volume * 1000, volume))).spec.scales == plain.scales
+    louder = built(with_column(bars, "volume", np.where(other, volume * 1000, volume))).spec
+    assert louder.scales["A"] == plain.scales["A"]
+    assert louder.scales["B"] != plain.scales["B"]
+    assert evaluate(np.log([1.01]), np.array([200.0]), np.array([200.0])).mae_usd == pytest.approx(2)
+
+
+def test_defect_5_no_day_is_lost_between_requests() -> None:
+    sessions = sessions_between(FIRST_DAY.replace(day=1), FIRST_DAY.replace(day=31))
+    plan = make_plan("r", ["A"], sessions, shards=1, request_days=7)
+
+    class Yahoo:
+        """Has every minute, and excludes the end of a request as the real one does."""
+
+        def fetch(self, ticker: str, span: Any, count: FetchCount) -> pa.Table:
+            """The bars of a span."""
+            return pa.concat_tables(
+                make_bars(ticker, s, [m for m in range(s.minutes) if span.start_ts <= s.open_ts + 60 * m < span.end_ts])
+                for s in sessions
+            )
+
+    bars, report = fetch_ticker(plan, "A", cast(Fetcher, Yahoo()))
+    assert (report.status, report.missing) == ("complete", {})
+    assert len(bars) == sum(session.minutes for session in sessions)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("failed", YahooError), ("empty", YahooError), ("unknown", UniverseError)]
+)
+def test_defect_5_no_ticker_vanishes_silently(status: Any, error: type[Exception]) -> None:
+    market = bucket()
+    plan = make_plan("r", ["A", "LOST"], SESSIONS, shards=1, request_days=7)
+    reports = [TickerReport("A", "complete", rows=600), TickerReport("LOST", status, error="gone")]
+    manifest = {"tickers": [report.to_json() for report in reports]}
+    market.put_json(contract.manifest_key("r", plan.shards[0].name), manifest)
+    with pytest.raises(error, match="LOST"):
+        write_coverage(plan, market, IngestSettings())
+    assert [t["ticker"] for t in market.get_json(contract.coverage_key("r"))["tickers"]] == ["A", "LOST"]
+
+
+def test_defect_6_windows_are_views_of_rows_that_are_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = windows_of(built(market_bars(["A"], SESSIONS)), "test")
+    assert windows.rows.shape == (150, 2)
+    views: list[Any] = []
+    cut = np.lib.stride_tricks.sliding_window_view
+
+    def watched(*args: Any, **options: Any) -> Any:
+        views.append(cut(*args, **options))
+        return views[-1]
+
+    monkeypatch.setattr(np.lib.stride_tricks, "sliding_window_view", watched)
+    windows.inputs(slice(0, 2))
+    assert [view.shape for view in views] == [(150 - WINDOW + 1, 2, WINDOW)]
+    assert np.shares_memory(views[0], windows.rows)
+
+
+def test_defect_6_what_is_copied_grows_as_the_bars_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = built(market_bars(["A", "B"], SESSIONS))
+    copied: list[int] = []
+    concatenate = np.concatenate
+
+    def counting(parts: Any, *args: Any, **options: Any) -> Any:
+        joined = concatenate(parts, *args, **options)
+        copied.append(joined.size)
+        return joined
+
+    monkeypatch.setattr(np, "concatenate", counting)
+    test = dataset.splits["test"]
+    windows = [window_set(table, dataset.spec, 0.2) for table in (test.slice(0, 150), test)]
+    monkeypatch.undo()
+    assert len(windows[1]) == 2 * len(windows[0])
+    assert sum(copied) < 10 * (
+        150 + 300
+    )  # a concatenation for each window would copy 86 windows' worth, again and again
+
+
+def score(state: FakeState, session: Session, tickers: list[str], *minutes: int) -> list[str]:
+    """Score one micro-batch; returns the tickers of its predictions."""
+    place = StreamPlace("r", "market", "models", "m", 3, (session,))
+    rows = [(ticker, session.open_ts + 60 * minute, 1.0, 2.0, 3.0) for minute in minutes for ticker in tickers]
+    frame = pd.DataFrame(rows, columns=["ticker", "ts", "open", "close", "volume"])
+    (found,) = bucket_scorer(place)((0,), [frame], state)
+    return [str(ticker) for ticker in found["ticker"]]
+
+
+@pytest.fixture
+def _published(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "target_std": 1.0}
+    spec = {"window_min": 3, "horizon_min": 5, "features": contract.FEATURES, "scales": {}, "fingerprint": ""}
+    Bucket("models").put_json(contract.model_key("m", contract.MODEL_SPEC), {**spec, "default_scale": scale})
+    Bucket("models").put(contract.model_key("m", contract.MODEL_ONNX), b"")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CountingSession)
+
+
+@pytest.mark.usefixtures("_published")
+def test_defect_7_the_model_is_called_once_for_all_tickers_of_a_micro_batch() -> None:
+    tickers = [f"T{i:03d}" for i in range(500)]
+    state = FakeState()
+    assert score(state, SESSIONS[0], tickers, 0, 1) == []
+    assert score(state, SESSIONS[0], tickers, 2) == tickers
+    assert CountingSession.newest.calls == [500]
+
+
+@pytest.mark.usefixtures("_published")
+def test_defect_7_the_state_is_an_arrow_blob_and_a_repeated_update_is_neither_lost_nor_doubled() -> None:
+    state = FakeState()
+    score(state, SESSIONS[0], ["A"], 0, 1)
+    assert pa.ipc.open_stream(io.BytesIO(state.get[0])).read_all()["ticker"].to_pylist() == ["A"]
+    crashed = FakeState(state.get)
+    assert score(crashed, SESSIONS[0], ["A"], 2) == score(state, SESSIONS[0], ["A"], 2) == ["A"]
+    assert crashed.get == state.get
+    assert score(state, SESSIONS[0], ["A"], 2) == []  # the same bar again, over the state that has seen it
+    assert Rings.from_bytes(state.get[0], 3).late == 1
+
+
+def test_defect_8_every_forecast_is_compared_with_the_price_that_stays() -> None:
+    last, future = np.array([100.0, 50.0]), np.array([104.0, 47.0])
+    metrics = evaluate(np.zeros(2), last, future).to_json()
+    assert metrics["mae_persistence_usd"] == 3.5
+    assert metrics["skill"] == 0
+    assert evaluate(np.log(future / last), last, future).to_json()["skill"] == 1
+
+
+def test_defect_9_step_times_are_over_the_steps_that_were_really_taken() -> None:
+    # 775,248 windows in batches of 32 on 4 ranks: 6056 steps and a half, not the 24,226 of one rank.
+    assert steps_per_epoch(775_248, batch=32, ranks=4) == 6056
+    taken = rank_batches(1000, batch=32, rank=0, ranks=4, epoch=0, seed=7)
+    assert len(taken) == steps_per_epoch(1000, batch=32, ranks=4) == 7

@@ -1,0 +1,125 @@
+"""Predictions in S3: one object for each micro-batch and day, which a repeat overwrites; and the newest of each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from app import contract
+from app.clock import fixed_clock
+from app.serving.sink import PredictionSink, to_contract
+from app.storage import Bucket, arrow_schema
+from tests.fakes import FakeS3, bucket, make_sessions
+
+MONDAY, TUESDAY = make_sessions(390, 390)
+NOW = datetime(2025, 12, 2, 22, 0, tzinfo=UTC)
+
+
+class Batch:
+    """What Spark hands to foreachBatch, as far as it is used."""
+
+    def __init__(self, *predictions: tuple[str, int, float]) -> None:
+        self.rows = predictions
+
+    def toArrow(self) -> pa.Table:  # noqa: N802  Spark's name
+        """The rows in the stream's schema: ticker, as_of in epoch seconds and predicted return."""
+        columns: dict[str, Any] = {
+            "ticker": [ticker for ticker, _, _ in self.rows],
+            "as_of": pa.array([as_of for _, as_of, _ in self.rows], pa.int64()),
+            "horizon_min": pa.array([5] * len(self.rows), pa.int32()),
+            "last_price": pa.array([100.0] * len(self.rows), pa.float64()),
+            "predicted_return": pa.array([value for _, _, value in self.rows], pa.float64()),
+            "predicted_price": pa.array([100.0] * len(self.rows), pa.float64()),
+            "carried_minutes": pa.array([0] * len(self.rows), pa.int32()),
+            "model_id": ["m"] * len(self.rows),
+        }
+        return pa.table(columns)
+
+
+def sink(predictions: Bucket, told: list[int] | None = None) -> PredictionSink:
+    return PredictionSink(predictions, "r", fixed_clock(NOW), (told if told is not None else []).append)
+
+
+def at(minute: int, session: Any = TUESDAY) -> int:
+    return int(session.open_ts) + 60 * minute
+
+
+def latest(predictions: Bucket) -> dict[str, tuple[str, float]]:
+    rows = predictions.get_json(contract.LATEST_PREDICTIONS_KEY)["predictions"]
+    return {row["ticker"]: (row["as_of"], row["predicted_return"]) for row in rows}
+
+
+BATCH = Batch(("B", at(1), 0.3), ("A", at(1), 0.2), ("A", at(0), 0.1))
+
+
+def test_a_micro_batch_is_one_object_in_the_contracts_schema_and_in_order() -> None:
+    predictions = bucket()
+    sink(predictions)(BATCH, 7)
+    stored = predictions.get_table(contract.predictions_key(TUESDAY.day, "r", 7))
+    assert stored.schema == arrow_schema(contract.PREDICTIONS)
+    assert list(zip(stored["ticker"].to_pylist(), stored["predicted_return"].to_pylist(), strict=True)) == [
+        ("A", 0.1),
+        ("A", 0.2),
+        ("B", 0.3),
+    ]
+    assert stored["as_of"].to_pylist()[0] == datetime(2025, 12, 2, 14, 30, tzinfo=UTC)
+    assert set(stored["produced_at"].to_pylist()) == {NOW}
+
+
+def test_a_repeated_micro_batch_overwrites_its_object() -> None:
+    s3 = FakeS3()
+    for _ in range(2):  # the second time as after a crash, in a new process
+        sink(bucket(s3))(BATCH, 7)
+    assert s3.puts[:2] == s3.puts[2:]
+    assert len(bucket(s3).keys(f"{contract.PREDICTIONS_PREFIX}dt=")) == 1
+    assert latest(bucket(s3))["A"] == ("2025-12-02T14:31:00+00:00", 0.2)
+
+
+def test_predictions_of_two_days_are_two_objects() -> None:
+    predictions = bucket()
+    sink(predictions)(Batch(("A", at(0), 0.1), ("A", at(389, MONDAY), 0.2)), 0)
+    for session, value in ((MONDAY, 0.2), (TUESDAY, 0.1)):
+        table = predictions.get_table(contract.predictions_key(session.day, "r", 0))
+        assert table["predicted_return"].to_pylist() == [value]
+
+
+def test_the_newest_of_each_ticker_is_kept_over_micro_batches_and_restarts() -> None:
+    predictions = bucket()
+    sink(predictions)(BATCH, 0)
+    sink(predictions)(Batch(("A", at(2), 0.4), ("C", at(2), 0.5)), 1)
+    assert {ticker: value for ticker, (_, value) in latest(predictions).items()} == {"A": 0.4, "B": 0.3, "C": 0.5}
+    document = predictions.get_json(contract.LATEST_PREDICTIONS_KEY)
+    assert document["schema_version"] == contract.PREDICTIONS_SCHEMA_VERSION
+    assert list(document["predictions"][0]) == [column.name for column in contract.PREDICTIONS]
+
+
+def test_an_older_prediction_does_not_take_the_place_of_a_newer_one() -> None:
+    predictions = bucket()
+    sink(predictions)(BATCH, 0)
+    sink(predictions)(Batch(("A", at(389, MONDAY), 9.0)), 1)
+    assert latest(predictions)["A"] == ("2025-12-02T14:31:00+00:00", 0.2)
+
+
+def test_a_micro_batch_without_predictions_writes_nothing() -> None:
+    s3 = FakeS3()
+    told: list[int] = []
+    sink(bucket(s3), told)(Batch(), 0)
+    assert (s3.puts, told) == ([], [])
+
+
+def test_what_was_written_is_counted_and_told() -> None:
+    told: list[int] = []
+    writer = sink(bucket(), told)
+    writer(BATCH, 0)
+    writer(Batch(("A", at(2), 0.4)), 1)
+    assert (told, writer.written) == ([3, 4], 4)
+
+
+def test_a_missing_value_is_refused_and_not_stored() -> None:
+    table = BATCH.toArrow()
+    table = table.set_column(4, "predicted_return", pa.array([0.1, None, 0.2]))
+    with pytest.raises(ValueError, match="predicted_return"):
+        to_contract(table, 0.0)

@@ -1,0 +1,120 @@
+"""S3 as the phases see it: errors in one family, tables and JSON that come back as they went."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from app import contract
+from app.errors import ObjectMissing, StorageError
+from app.storage import Bucket, arrow_schema, fingerprint, to_json
+from tests.fakes import FakeS3, bucket, client_error, make_bars, make_sessions
+
+
+def failing(error: Exception) -> Bucket:
+    return bucket(FakeS3(error))
+
+
+CALLS = [
+    lambda b: b.put("k", b""),
+    lambda b: b.get("k"),
+    lambda b: b.exists("k"),
+    lambda b: b.keys("k"),
+    lambda b: b.get_json("k"),
+    lambda b: b.get_table("k"),
+]
+
+
+def test_a_missing_object_names_itself() -> None:
+    with pytest.raises(ObjectMissing, match="s3://fake/runs/x does not exist: run the phase") as caught:
+        bucket().get("runs/x")
+    assert (caught.value.bucket, caught.value.key) == ("fake", "runs/x")
+
+
+def test_existence_is_that_of_the_very_key() -> None:
+    held = bucket()
+    held.put("a/b", b"")
+    assert held.exists("a/b")
+    assert not held.exists("a")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (client_error("NoSuchBucket"), "bucket fake does not exist: check the STOCKFLOW_"),
+        (client_error("AccessDenied"), "S3 refused GetObject on s3://fake/k: AccessDenied"),
+        (EndpointConnectionError(endpoint_url="http://x"), r"S3 at .* does not answer \(EndpointConnectionError\)"),
+    ],
+)
+def test_every_failure_of_every_call_is_a_storage_error(call: Any, error: Exception, message: str) -> None:
+    with pytest.raises(StorageError, match=message) as caught:
+        call(failing(error))
+    assert caught.value.__cause__ is error
+    assert not isinstance(caught.value, ObjectMissing)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_ENDPOINT_URL", "localhost:5000"), ("AWS_PROFILE", "nobody-has-this")]
+)
+def test_a_wrong_aws_variable_is_a_storage_error(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StorageError, match=value):
+        Bucket("any")
+
+
+def test_objects_are_listed_over_all_pages_in_order_and_after_a_key() -> None:
+    held = bucket()
+    for key in ("p/3", "p/1", "q/1", "p/5", "p/2", "p/4"):
+        held.put(key, key.encode())
+    assert held.keys("p/") == ["p/1", "p/2", "p/3", "p/4", "p/5"]
+    assert held.keys("p/", "p/3") == ["p/4", "p/5"]
+    assert held.keys("none/") == []
+    assert [info.size_bytes for info in held.objects("q/")] == [3]
+
+
+def test_a_table_comes_back_as_it_went() -> None:
+    held, bars = bucket(), make_bars("AAPL", make_sessions(5)[0])
+    held.put_table("t", bars)
+    assert held.get_table("t").equals(bars)
+    assert held.get_table("t", ["close", "ticker"]).column_names == ["close", "ticker"]
+
+
+def test_an_object_that_is_no_table_is_told_so() -> None:
+    held = bucket()
+    held.put("t", b"PAR0")
+    with pytest.raises(StorageError, match="s3://fake/t is not a Parquet object"):
+        held.get_table("t")
+
+
+def test_json_is_the_same_bytes_for_the_same_value() -> None:
+    value = {"b": 1, "a": [date(2025, 11, 28), 0.1, None, "ž"]}
+    assert to_json(value) == to_json(dict(value))
+    held = bucket()
+    held.put_json("j", value)
+    assert held.get_json("j") == {"b": 1, "a": ["2025-11-28", 0.1, None, "ž"]}
+
+
+def test_json_refuses_what_json_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json({"loss": float("nan")})
+
+
+def test_every_table_of_the_contract_has_an_arrow_schema() -> None:
+    schema = arrow_schema(contract.PREDICTIONS)
+    assert schema.names == [column.name for column in contract.PREDICTIONS]
+    assert schema.field("as_of").type == pa.timestamp("ms", tz="UTC")
+    assert arrow_schema(contract.BARS).field("volume").type == pa.int64()
+
+
+def test_a_fingerprint_tells_apart_where_parts_end() -> None:
+    assert fingerprint(b"ab", b"c") != fingerprint(b"a", b"bc")
+    length = (2).to_bytes(8, "big")
+    assert fingerprint(b"ab") == hashlib.sha256(length + b"ab").hexdigest()
