@@ -15,7 +15,7 @@ model bucket
     ``models/current.json``                           the pointer that serving follows
 predictions bucket
     ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``
-    ``predictions/latest.json``                       the newest prediction of each ticker
+    ``latest.json``                       the newest prediction of each ticker
 
 Every object is written whole under its final, deterministic key: a repeat overwrites it.
 """
@@ -197,7 +197,7 @@ def checkpoint_epoch(key: str) -> int:
 # --- keys: predictions bucket --------------------------------------------------------------------
 
 PREDICTIONS_PREFIX: Final = "predictions/"
-LATEST_PREDICTIONS_KEY: Final = "predictions/latest.json"
+LATEST_PREDICTIONS_KEY: Final = "latest.json"
 
 
 def predictions_key(day: date, run_id: str, micro_batch: int) -> str:

@@ -27,6 +27,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _ends_with_parent() -> list[str]:
+    """What to put before a command, so that Linux ends it with its parent; nothing where there is no setpriv.
+
+    A program of util-linux rather than `preexec_fn`, which is not safe in a process with threads.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+
+
 def find_program(name: str, package: str) -> str:
     """Path of a system program; MissingProgram names the package to install."""
     path = shutil.which(name)
@@ -60,7 +69,7 @@ class Child:
         self.errors: deque[str] = deque(maxlen=_TAIL_LINES)
         self._echo = echo_errors
         self._process = subprocess.Popen(
-            argv,
+            [*_ends_with_parent(), *argv],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -68,7 +77,6 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509  one prctl call, safe between fork and exec
         )
         self._readers = [
             Thread(target=self._read, args=(self._process.stdout, on_line), daemon=True),

@@ -43,6 +43,7 @@ class Dataset:
     checks found.
     """
 
+    settings: DatasetSettings
     splits: Mapping[str, pa.Table]
     spec: Spec
     windows: Mapping[str, int]
@@ -55,6 +56,7 @@ class Dataset:
         """The spec's JSON with what the checks found."""
         return {
             **self.spec.to_json(),
+            "settings": self.settings.model_dump(mode="json"),
             "windows": dict(self.windows),
             "days": {name: [day.isoformat() for day in days] for name, days in self.days.items()},
             "volume_faults": [
@@ -93,7 +95,8 @@ def build_dataset(
             f"{day}: no ticker has more than {most} bars, a window of {window} and a horizon of {horizon} need"
             f' {window + horizon}: ingest that day again, or leave it out with dataset.exclude_days=["{day}"]'
         )
-    faults = volume_faults({key: piece.volume for key, piece in pieces.items()})
+    train_days = {session.day for session in splits["train"].sessions}
+    faults = volume_faults({key: piece.volume for key, piece in pieces.items()}, train_days)
     masked = {(fault.ticker, fault.day) for fault in faults}
     grids: dict[str, list[SessionGrid]] = {}
     tickers = sorted({ticker for ticker, _ in pieces})
@@ -111,6 +114,7 @@ def build_dataset(
         if not count:
             raise TooFewBars(f"the {name} days {_span(splits[name])} hold no window of {window} + {horizon} minutes")
     return Dataset(
+        settings=settings,
         splits=tables,
         spec=_fit_spec(grids, splits["train"], settings, tables),
         windows=counts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -65,19 +65,24 @@ def check_bars(bars: pa.Table) -> None:
             )
 
 
-def volume_faults(volumes: Volumes) -> tuple[VolumeFault, ...]:
+def volume_faults(volumes: Volumes, standard_days: Collection[date] | None = None) -> tuple[VolumeFault, ...]:
     """Sessions whose volume cannot be right: many zero-volume bars in a ticker that otherwise has none.
 
     volumes: int64 (bars,) of each (ticker, day). What is usual is the median over the ticker's sessions
-    with few zero bars, so that faulty sessions do not set their own standard; a ticker without such a
-    session has no standard and no finding. `total_ratio` tells how far the session's total is off.
+    with few zero bars, so that faulty sessions do not set their own standard, and on `standard_days` (the
+    training days, so that no later day has a say; all days by default). A ticker without such a session
+    has no standard and no finding. `total_ratio` tells how far the session's total is off.
     """
     by_ticker: dict[str, list[tuple[date, int, int]]] = defaultdict(list)
     for (ticker, day), volume in volumes.items():
         by_ticker[ticker].append((day, int((volume == 0).sum()), int(volume.sum())))
     faults: list[VolumeFault] = []
     for ticker, sessions in by_ticker.items():
-        clean = [(zeros, total) for _, zeros, total in sessions if zeros < FAULTY_ZERO_BARS]
+        clean = [
+            (zeros, total)
+            for day, zeros, total in sessions
+            if zeros < FAULTY_ZERO_BARS and (standard_days is None or day in standard_days)
+        ]
         if not clean or np.median([zeros for zeros, _ in clean]) > USUAL_ZERO_BARS:
             continue
         usual = float(np.median([total for _, total in clean]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from app.contract import FEATURE_VOLUME, FEATURES
 from app.dataset.features import FILLED_ROW, FloatArray, Rows, minute_features
 from app.sessions import Session
 
@@ -50,5 +51,7 @@ def make_grid(
     last_bar = np.cumsum(observed) - 1  # index of the newest bar at each minute, -1 before the first
     dense_close = np.where(last_bar >= 0, close[last_bar], open_[0])
     features = np.tile(FILLED_ROW, (session.minutes, 1))
+    if np.isnan(volume).all():  # a session whose volume is masked knows it of no minute
+        features[:, FEATURES.index(FEATURE_VOLUME)] = np.nan
     features[minute] = minute_features(close, np.concatenate([open_[:1], close[:-1]]), volume)
     return SessionGrid(ticker, session, dense_close, observed, features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from curl_cffi import CurlOpt, requests
 from app.errors import SettingsError
 
 _CHART_PATH = "/v8/finance/chart/"
+_LONGEST_RETRY_AFTER_S = 120.0
+"""Whoever asks for a longer wait is better met by a failed attempt, and a later run, than by a worker asleep."""
 
 
 @dataclass
@@ -90,6 +93,7 @@ def _elsewhere(base_url: str) -> tuple[str, int, dict[CurlOpt, Any]]:
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return max(0.0, float(retry_after or 0))
+        seconds = float(retry_after or 0)
     except ValueError:  # an HTTP date: rare, and our own back-off serves
         return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)

@@ -24,7 +24,7 @@ from app.dataset.spec import Spec
 from app.dataset.windows import WindowSet, window_set
 from app.errors import StockflowError, TrainingError
 from app.progress import Report, choose_mode, reporter, silent
-from app.settings import Settings, load, place_from_environ
+from app.settings import DatasetSettings, Settings, load, place_from_environ
 from app.storage import Bucket
 from app.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from app.training.evaluate import Metrics, evaluate
@@ -67,7 +67,10 @@ def _train() -> None:
     report = reporter("train", choose_mode(os.environ.get(contract.ENV_PROGRESS))) if hvd.rank() == 0 else silent
     _use_own_device()
     models = Bucket(place.model_bucket)
-    spec = Spec.from_json(models.get_json(contract.dataset_spec_key(place.run_id)))
+    stored = models.get_json(contract.dataset_spec_key(place.run_id))
+    spec = Spec.from_json(stored)
+    # The dataset's own settings count, not those of whoever trains on it.
+    settings = settings.model_copy(update={"dataset": DatasetSettings.model_validate(stored["settings"])})
     splits = {
         name: window_set(
             models.get_table(contract.dataset_key(place.run_id, name)), spec, settings.dataset.max_filled_share

@@ -72,7 +72,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "stockflow: interrupted\n"
+    assert errors.strip() == "stockflow: interrupted"
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     summary = json.loads((out / "summary.json").read_text())

@@ -97,3 +97,11 @@ def test_sessions_below_what_a_window_needs_are_listed_and_days_only_if_no_ticke
     held: dict[tuple[str, date], int] = {("A", one): 65, ("B", one): 3, ("A", two): 64, ("B", two): 7}
     assert too_short(held, 65) == {("B", one): 3, ("A", two): 64, ("B", two): 7}
     assert empty_days(held, sessions, 65) == {two: 64, three: 0}
+
+
+def test_only_the_standard_days_say_what_is_usual() -> None:
+    sessions = volumes((0, 10), (30, 99), (0, 1000))
+    days = sorted({day for _, day in sessions})
+    (fault,) = volume_faults(sessions, days[:2])
+    assert fault.total_ratio == pytest.approx(6.93)
+    assert volume_faults(sessions, days[1:2]) == ()

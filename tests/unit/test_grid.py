@@ -51,6 +51,7 @@ def test_a_half_day_has_its_own_length() -> None:
     assert found.observed.tolist() == [True, False, True]
 
 
-def test_an_untrusted_volume_is_nan_where_a_bar_is_and_zero_where_none_is() -> None:
+def test_a_session_with_an_untrusted_volume_knows_it_of_no_minute() -> None:
     found = grid({0: (1, 1, math.nan), 1: (1, 1, math.nan), 5: (1, 1, math.nan)})
-    assert np.isnan(found.features[:, 1]).tolist() == found.observed.tolist()
+    assert np.isnan(found.features[:, 1]).all()
+    assert not np.isnan(found.features[:, 0]).any()
