@@ -139,6 +139,11 @@ def feed_end_key(run_id: str) -> str:
     return f"{RUNS_PREFIX}{run_id}/feed.json"
 
 
+def stream_key(run_id: str) -> str:
+    """Which checkpoint the run's stream goes on from: written when it first starts."""
+    return f"{RUNS_PREFIX}{run_id}/stream.json"
+
+
 def warm_state_key(run_id: str) -> str:
     """Window state from stored bars with which a stream starts (Arrow IPC)."""
     return f"{RUNS_PREFIX}{run_id}/warm.arrow"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from app import contract
 from app.clock import system_clock
-from app.errors import ServingError
+from app.errors import ObjectMissing, ServingError
 from app.ingest.plan import Plan
 from app.ingest.run import read_plan
 from app.processes import Child
@@ -35,8 +37,8 @@ def run_serving(
 ) -> dict[str, Any]:
     """Score the last session of the run's plan as it is replayed; returns the phase's result.
 
-    checkpoint: where Spark keeps offsets and state, by default a folder of this run below the machine's
-    temporary one; a restarted stream goes on from it. with_feed: start the replay too; otherwise
+    checkpoint: folder below which Spark keeps offsets and state, by default in the machine's temporary one;
+    a restarted stream goes on from there, a finished one removes its part. with_feed: start the replay too; otherwise
     somebody else runs `stockflow feed`.
     """
     market, models, predictions = (
@@ -46,7 +48,7 @@ def run_serving(
     session = plan.sessions[-1]
     model_id = current_model_id(models)
     spec = read_spec(models, model_id)
-    checkpoint = checkpoint or Path(tempfile.gettempdir(), f"stockflow-{place.run_id}")
+    checkpoint = (checkpoint or Path(tempfile.gettempdir(), "stockflow-streams")) / _stream_id(place.run_id, market)
     _refuse_a_second_time(place, market, predictions, checkpoint)
     total = _expected(plan, market)
     spark = start_spark(settings.serving)
@@ -69,6 +71,7 @@ def run_serving(
             feed.stop()
         spark.stop()
     written = _count_predictions(predictions, place.run_id)
+    shutil.rmtree(checkpoint, ignore_errors=True)  # the run counts as served from here on
     fed = market.get_json(contract.feed_end_key(place.run_id))
     return {
         "rows": written,
@@ -79,6 +82,17 @@ def run_serving(
         "minutes": fed["objects"],
         "predictions": written,
     }
+
+
+def _stream_id(run_id: str, market: Bucket) -> str:
+    """The name of the run's stream, given once: a checkpoint of another bucket's run of this name is not taken."""
+    key = contract.stream_key(run_id)
+    try:
+        return str(market.get_json(key)["stream_id"])
+    except ObjectMissing:
+        stream_id = f"{run_id}-{uuid.uuid4().hex[:12]}"
+        market.put_json(key, {"stream_id": stream_id})
+        return stream_id
 
 
 def _count_predictions(predictions: Bucket, run_id: str) -> int:

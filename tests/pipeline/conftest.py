@@ -77,11 +77,11 @@ class World:
     def copy_run(self, run_id: str) -> World:
         """This run's plan, coverage and dataset under another run id."""
         copied = self.with_run(run_id)
-        for bucket, prefix in ((self.market, contract.RUNS_PREFIX), (self.models, contract.DATASETS_PREFIX)):
-            for key in bucket.keys(f"{prefix}{self.run_id}/"):
-                if "/results/" not in key:
-                    body = bucket.get(key).replace(f'"{self.run_id}"'.encode(), f'"{run_id}"'.encode())
-                    bucket.put(key.replace(f"/{self.run_id}/", f"/{run_id}/"), body)
+        for make_key in (contract.plan_key, contract.coverage_key):
+            body = self.market.get(make_key(self.run_id))
+            self.market.put(make_key(run_id), body.replace(f'"{self.run_id}"'.encode(), f'"{run_id}"'.encode()))
+        for key in self.models.keys(f"{contract.DATASETS_PREFIX}{self.run_id}/"):
+            self.models.put(key.replace(f"/{self.run_id}/", f"/{run_id}/"), self.models.get(key))
         return copied
 
 

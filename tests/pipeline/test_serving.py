@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -110,10 +111,17 @@ def test_a_killed_stream_goes_on_and_loses_and_doubles_nothing(served: World, tm
     pd.testing.assert_frame_equal(predictions(crashed)[columns], predictions(served)[columns])
 
 
+def test_a_checkpoint_of_another_bucket_s_run_of_the_same_name_is_not_taken(served: World) -> None:
+    """The embedded S3 forgets, the temporary folder does not: each stream's checkpoint has a name of its own."""
+    name = served.market.get_json(contract.stream_key(served.run_id))["stream_id"]
+    assert name.startswith(f"{served.run_id}-")
+    assert not (Path(tempfile.gettempdir()) / "stockflow-streams" / name).exists()  # served: no longer needed
+
+
 def test_a_stream_without_its_checkpoint_is_refused_rather_than_doubled(served: World, tmp_path: Path) -> None:
     lost = served.copy_run("lost")
     key = served.predictions.keys(f"{contract.PREDICTIONS_PREFIX}dt=")[0]
-    lost.predictions.put(key.replace(f"/{served.run_id}-", "/lost-"), b"")
+    lost.predictions.put(key.replace(f"/{served.run_id}-", "/lost-"), served.predictions.get(key))
     shutil.rmtree(tmp_path)
     done = lost.stockflow("serve", "--checkpoint", str(tmp_path))
     assert done.returncode == 8
