@@ -15,6 +15,7 @@ import click
 
 from app import __version__, contract
 from app.errors import StockflowError
+from app.processes import OUR_MESSAGE
 
 if TYPE_CHECKING:
     from app.clock import Clock
@@ -109,7 +110,8 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
       stockflow ingest --shard 0
     """
     from app.ingest.coverage import write_coverage
-    from app.ingest.run import read_plan, run_one_shard, run_shards, write_plan
+    from app.ingest.plan import read_plan, write_plan
+    from app.ingest.run import run_one_shard, run_shards
     from app.ingest.universe import read_universe
     from app.storage import Bucket
 
@@ -192,15 +194,14 @@ def serve(phase: _Phase, speed: float | None, checkpoint: Path | None, with_feed
     from app.serving.run import run_serving
 
     settings = _with_speed(phase.settings, speed)
-    phase.finish(
-        run_serving(
-            phase.place,
-            settings,
-            phase.environ,
-            phase.report,
-            checkpoint=checkpoint,
-            with_feed=with_feed,
-        )
+    run_serving(
+        phase.place,
+        settings,
+        phase.environ,
+        phase.report,
+        phase.finish,
+        checkpoint=checkpoint,
+        with_feed=with_feed,
     )
 
 
@@ -212,7 +213,7 @@ def feed(phase: _Phase, speed: float | None) -> None:
     \b
     Example: stockflow feed --speed 600
     """
-    from app.ingest.run import read_plan
+    from app.ingest.plan import read_plan
     from app.serving.feed import replay_session
     from app.storage import Bucket
 
@@ -294,13 +295,13 @@ def main() -> NoReturn:
     try:
         cli(standalone_mode=False)
     except StockflowError as exc:
-        click.echo(f"stockflow: {exc}", err=True)
+        click.echo(f"{OUR_MESSAGE}{exc}", err=True)
         sys.exit(exc.exit_code)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stockflow: interrupted", err=True)
+        click.echo(f"{OUR_MESSAGE}interrupted", err=True)
         sys.exit(_INTERRUPTED)
     sys.exit(0)
 

@@ -208,3 +208,8 @@ LATEST_PREDICTIONS_KEY: Final = "latest.json"
 def predictions_key(day: date, run_id: str, micro_batch: int) -> str:
     """Predictions of one micro-batch for bars of one day: a repeated micro-batch overwrites itself."""
     return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/{run_id}-{micro_batch:08d}.parquet"
+
+
+def predictions_run(key: str) -> str:
+    """The run that wrote a predictions object."""
+    return key.rpartition("/")[2].rpartition("-")[0]

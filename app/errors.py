@@ -17,11 +17,23 @@ ends with the class's `exit_code`; anything else is a bug and shows its tracebac
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class StockflowError(Exception):
     """Root of all errors that a person can act on."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive the way from a worker process: by message and attributes, not by calling the constructor again."""
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(kind: type[StockflowError], args: tuple[Any, ...], attributes: dict[str, Any]) -> StockflowError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class SettingsError(StockflowError):

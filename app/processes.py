@@ -15,10 +15,12 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from app.errors import MissingProgram
+from app.errors import MissingProgram, SettingsError
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 40
+OUR_MESSAGE = "stockflow: "
+"""How the command line begins the one line that says what is wrong."""
 
 
 def die_with_parent() -> None:
@@ -45,17 +47,21 @@ def find_program(name: str, package: str) -> str:
 
 
 def find_java(environ: Mapping[str, str]) -> str:
-    """Path of the Java runtime, JAVA_HOME's first; MissingProgram when there is none."""
+    """Path of the Java runtime, JAVA_HOME's where that is set; MissingProgram when there is none."""
     home = environ.get("JAVA_HOME")
-    java = Path(home, "bin", "java") if home else None
-    return str(java) if java and java.is_file() else find_program("java", "openjdk-17-jre-headless")
+    if not home:
+        return find_program("java", "openjdk-17-jre-headless")
+    java = Path(home, "bin", "java")
+    if not java.is_file():
+        raise SettingsError(f"JAVA_HOME={home} holds no bin/java: unset it, or name a Java 17 runtime")
+    return str(java)
 
 
 class Child:
     """A running program in a process group of its own.
 
-    on_line: called with each line of its standard output, from a thread. Standard error is kept: its last
-    lines are in `errors`; `echo_errors` shows it as well.
+    on_line: called with each line of its standard output, on_error with each of its standard error, both
+    from a thread. The last lines of standard error are in `errors`.
     """
 
     def __init__(
@@ -63,11 +69,10 @@ class Child:
         argv: Sequence[str],
         environ: Mapping[str, str],
         on_line: Callable[[str], None],
-        *,
-        echo_errors: bool = False,
+        on_error: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.errors: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._echo = echo_errors
+        self._on_error = on_error
         self._process = subprocess.Popen(
             [*_ends_with_parent(), *argv],
             env=dict(environ),
@@ -111,7 +116,10 @@ class Child:
         self._process.wait()
 
     def last_error(self) -> str:
-        """The last telling line of standard error."""
+        """The last telling line of standard error: our own message where there is one."""
+        for line in reversed(self.errors):
+            if line.startswith(OUR_MESSAGE):
+                return line.removeprefix(OUR_MESSAGE).strip()
         for line in reversed(self.errors):
             if line.strip(" -=*\t"):
                 return line.strip()
@@ -123,8 +131,7 @@ class Child:
 
     def _keep_error(self, line: str) -> None:
         self.errors.append(line)
-        if self._echo:
-            print(line, file=sys.stderr, flush=True)
+        self._on_error(line)
 
     @staticmethod
     def _read(stream: IO[str], on_line: Callable[[str], None]) -> None:

@@ -5,7 +5,6 @@ Half days, holidays and daylight saving come from `exchange_calendars`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -16,6 +15,9 @@ from app import contract
 _NEW_YORK = ZoneInfo(contract.EXCHANGE_TIMEZONE)
 _MARGIN = timedelta(days=10)
 """A calendar must hold a session on either side; the longest closure of the last decades took six days."""
+
+_TIME_TO_ASK = timedelta(hours=1)
+"""The most that may pass between planning a run and its last request."""
 
 
 @dataclass(frozen=True, order=True)
@@ -33,10 +35,6 @@ class Session:
     def close_ts(self) -> int:
         """UTC epoch seconds of the close: the end of the last bar."""
         return self.open_ts + self.minutes * contract.BAR_S
-
-    def minute_of(self, ts: int) -> int:
-        """Number of the bar that starts at `ts`; below 0 or from `minutes` on when outside."""
-        return (ts - self.open_ts) // contract.BAR_S
 
 
 @lru_cache(maxsize=64)
@@ -61,22 +59,18 @@ def last_sessions(count: int, last_day: date) -> tuple[Session, ...]:
     return sessions_between(last_day - timedelta(days=2 * count + 10), last_day)[-count:]
 
 
-def sessions_on(days: Iterable[date]) -> tuple[Session, ...]:
-    """The sessions of these days, ascending; days without one are left out."""
-    wanted = set(days)
-    if not wanted:
-        return ()
-    return tuple(session for session in sessions_between(min(wanted), max(wanted)) if session.day in wanted)
-
-
 def market_day(instant: datetime) -> date:
     """The New York date of an instant."""
     return instant.astimezone(_NEW_YORK).date()
 
 
 def recent_sessions(now: datetime, days: int) -> tuple[Session, ...]:
-    """Sessions that opened in the last `days` times 24 hours, a running one included."""
-    oldest = now - timedelta(days=days)
+    """Sessions that opened in the last `days` times 24 hours less one, a running one included.
+
+    Yahoo answers no request that starts more than so many times 24 hours ago: with the hour to spare, the
+    oldest session is still within them when it is asked for.
+    """
+    oldest = now - timedelta(days=days) + _TIME_TO_ASK
     found = sessions_between(market_day(oldest), market_day(now))
     return tuple(s for s in found if oldest.timestamp() <= s.open_ts < now.timestamp())
 

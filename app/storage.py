@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ class Bucket:
                 raise StorageError(f"bucket {self.name} does not exist: check the STOCKFLOW_*_BUCKET names") from exc
             raise StorageError(f"S3 refused {exc.operation_name} on s3://{self.name}/{key}: {code or exc}") from exc
         except BotoCoreError as exc:
-            endpoint = os.environ.get(contract.ENV_AWS_ENDPOINT_URL, "AWS")
+            endpoint = self._client.meta.endpoint_url
             raise StorageError(
                 f"S3 at {endpoint} does not answer ({type(exc).__name__}): start it or check AWS_ENDPOINT_URL"
             ) from exc

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from app import contract
-from app.errors import StockflowError
+from app.errors import StockflowError, StorageError
 from app.ingest.universe import DOW_30, read_universe
 from app.processes import Child, find_java, find_program
 from app.settings import Place, load, place_from_environ
@@ -28,7 +28,7 @@ from embedded.memory import MemoryWatch
 from embedded.ports import check_port
 from embedded.screen import Screen
 from embedded.services import SIMULATED, clean_environ, s3_client, start_aws, start_yahoo
-from embedded.summary import collect, write_run_folder
+from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
 
 PHASES = ("ingest", "dataset", "train", "serve")
 YAHOO = "yahoo"
@@ -68,15 +68,16 @@ class PhaseRun:
 def run_pipeline(options: Options, environ: Mapping[str, str]) -> int:
     """Run all phases; returns the exit status of the first that fails, else 0.
 
-    The summary is written in either case. Errors before the first phase (settings, market file, ports)
-    are raised as they are.
+    The summary is written whenever a phase has started. Errors before that (settings, market file, ports)
+    are raised as they are, and leave an earlier run's results alone.
     """
     settings = load(environ, options.flags)
-    tickers = read_universe(options.universe) if options.universe is not None else None
-    _check_machine(options)
+    asked = read_universe(options.universe) if options.universe is not None else None
+    out = check_run_folder(options.out)
+    _check_machine(options, environ)
     phases = [PhaseRun(name) for name in PHASES]
     with ExitStack() as stack:
-        stack.enter_context(_only_one_run(options.out))
+        stack.enter_context(_only_one_run(out))
         screen = stack.enter_context(Screen())
         screen.note(f"market {options.market}: starting the embedded AWS")
         memory = stack.enter_context(MemoryWatch(os.getpid()))
@@ -86,26 +87,28 @@ def run_pipeline(options: Options, environ: Mapping[str, str]) -> int:
         run_environ |= {contract.ENV_AWS_ENDPOINT_URL: aws.url, **_BUCKETS}
         run_environ[contract.ENV_RUN_ID] = options.run_id or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
         place = place_from_environ(run_environ)
-        tickers, market = _open_market(options, tickers, run_environ, stack)
+        tickers, market = _open_market(options, asked, run_environ, stack)
         run_environ[contract.ENV_SETTINGS] = settings.model_dump_json()
         buckets = _make_buckets(place, aws.url)
-        checkpoint = stack.enter_context(_checkpoint_folder(options.out))
+        work = stack.enter_context(_work_folder(out))
         try:
             for phase in phases:
-                _run_phase(phase, _arguments(phase.name, tickers, checkpoint), run_environ, screen)
+                _run_phase(phase, _arguments(phase.name, tickers, work), run_environ, screen, work)
                 if phase.status != "succeeded":
                     break
         finally:
-            _read_results(phases, buckets["market"], place.run_id)
+            lost = _read_results(phases, buckets["market"], place.run_id)
             summary = collect(market, place.run_id, phases, settings, memory.peak_mib)
-            write_run_folder(options.out, summary, buckets, place.run_id)
+            write_run_folder(out, summary, {} if lost else buckets, place.run_id, work / LOGS)
+        if lost and all(phase.status == "succeeded" for phase in phases):
+            raise lost
     return screen.conclude(summary, phases, options.out)
 
 
-def _check_machine(options: Options) -> None:
+def _check_machine(options: Options, environ: Mapping[str, str]) -> None:
     """Find out what is missing before anything is started."""
     find_program("mpirun", "openmpi-bin")
-    find_java(os.environ)
+    find_java(environ)
     check_port(options.s3_port, "--s3-port")
     check_port(options.yahoo_port, "--yahoo-port")
 
@@ -128,12 +131,15 @@ def _open_market(
     return asked or tuple(yahoo.ready["tickers"]), options.market
 
 
-def _arguments(phase: str, tickers: tuple[str, ...], checkpoint: Path) -> list[str]:
-    extra = {"ingest": ["--tickers", ",".join(tickers)], "serve": ["--checkpoint", str(checkpoint)]}
-    return [phase, *extra.get(phase, [])]
+def _arguments(phase: str, tickers: tuple[str, ...], work: Path) -> list[str]:
+    if phase == "ingest":
+        universe = work / "universe.txt"  # a universe can be longer than a command line
+        universe.write_text("\n".join(tickers))
+        return [phase, "--tickers", str(universe)]
+    return [phase, "--checkpoint", str(work)] if phase == "serve" else [phase]
 
 
-def _run_phase(phase: PhaseRun, arguments: list[str], environ: Mapping[str, str], screen: Screen) -> None:
+def _run_phase(phase: PhaseRun, arguments: list[str], environ: Mapping[str, str], screen: Screen, work: Path) -> None:
     started = time.perf_counter()
     phase.status = "running"
     screen.begin(phase.name)
@@ -146,19 +152,22 @@ def _run_phase(phase: PhaseRun, arguments: list[str], environ: Mapping[str, str]
             pass  # the phase's closing line: the table says it better
 
     variables = {**environ, contract.ENV_PROGRESS: "json"}
-    child = Child([sys.executable, "-m", "app.cli", *arguments], variables, on_line)
-    try:
-        status = child.wait()
-    except BaseException:
-        phase.status = "interrupted"
-        raise
-    finally:
-        child.stop()
-        phase.wall_s = time.perf_counter() - started
+    with Path(work, LOGS, f"{phase.name}.log").open("w") as log:
+        child = Child(
+            [sys.executable, "-m", "app.cli", *arguments], variables, on_line, lambda line: print(line, file=log)
+        )
+        try:
+            status = child.wait()
+        except BaseException:
+            phase.status = "interrupted"
+            raise
+        finally:
+            child.stop()
+            phase.wall_s = time.perf_counter() - started
     phase.status = "failed" if status else "succeeded"
     if status:
         phase.exit_code = status if status > 0 else 128 - status
-        phase.error = child.last_error().removeprefix("stockflow: ")
+        phase.error = child.last_error()
         if status < 0:
             phase.error = f"killed by signal {-status}"
     screen.end(phase.name, phase.status, phase.wall_s)
@@ -172,16 +181,21 @@ def _make_buckets(place: Place, endpoint: str) -> dict[str, Bucket]:
     return {role: Bucket(name, client) for role, name in names.items()}
 
 
-def _read_results(phases: Sequence[PhaseRun], market: Bucket, run_id: str) -> None:
-    for phase in phases:
-        if phase.status == "succeeded":
-            phase.result = market.get_json(contract.result_key(run_id, phase.name))
+def _read_results(phases: Sequence[PhaseRun], market: Bucket, run_id: str) -> StorageError | None:
+    """Fill in what the phases stored; returns the error when the embedded S3 has gone."""
+    try:
+        for phase in phases:
+            if phase.status == "succeeded":
+                phase.result = market.get_json(contract.result_key(run_id, phase.name))
+        market.exists(contract.plan_key(run_id))
+    except StorageError as exc:
+        return exc
+    return None
 
 
 @contextmanager
 def _only_one_run(out: Path) -> Iterator[None]:
     """Refuse a second run into the same folder while one is going on."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     with Path(out.parent, f".{out.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,6 +207,8 @@ def _only_one_run(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _checkpoint_folder(out: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".stream-", dir=out.parent, ignore_cleanup_errors=True) as folder:
-        yield Path(folder, "checkpoint")
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A folder of the run's own for its logs, its universe and the stream's checkpoint; gone with the run."""
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-work-", dir=out.parent, ignore_cleanup_errors=True) as name:
+        Path(name, LOGS).mkdir()
+        yield Path(name)

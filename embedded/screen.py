@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from app import contract
-from embedded.summary import SUMMARY
+from app.processes import OUR_MESSAGE
+from embedded.summary import LOGS, SUMMARY
 
 if TYPE_CHECKING:
     from embedded.pipeline import PhaseRun
@@ -83,7 +84,7 @@ class Screen:
         if failed is None:
             return 0
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"stockflow: {failed.name} failed: {failed.error}", markup=False
+            f"{OUR_MESSAGE}{failed.name} failed: {failed.error} (log: {out / LOGS / failed.name}.log)", markup=False
         )
         return failed.exit_code
 
@@ -92,7 +93,7 @@ class Screen:
         self.note(f"coverage: {summary['tickers_requested']} tickers x {len(summary['days'])} sessions: {states}")
         if summary["volume_faults"]:
             days = ", ".join(summary["volume_fault_days"])
-            self.note(f"volume masked as faulty: {summary['volume_faults']} ticker-days, on {days}")
+            self.note(f"faulty volume: {summary['volume_faults']} ticker-days, on {days}")
         if summary["mae_usd"] is not None:
             test = summary["metrics"]["test"]
             self.note(

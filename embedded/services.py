@@ -29,8 +29,8 @@ AWS_VARIABLES = {
 
 
 def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment without what leads to a real account, and with loopback kept off proxies."""
-    kept = {k: v for k, v in environ.items() if not k.startswith("AWS_")}
+    """The user's environment without what leads to a real account or another Spark; loopback kept off proxies."""
+    kept = {k: v for k, v in environ.items() if not k.startswith(("AWS_", "SPARK_", "PYSPARK_"))}
     no_proxy = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy"), "127.0.0.1,localhost"]))
     return {**kept, **AWS_VARIABLES, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
 

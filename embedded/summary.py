@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import contract
+from app.errors import SettingsError
 from app.settings import Settings
 from app.storage import Bucket, to_json
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _COPIED = {
     "market": (contract.RUNS_PREFIX,),
     "model": (contract.MODELS_PREFIX, contract.DATASETS_PREFIX),
-    "predictions": (contract.PREDICTIONS_PREFIX,),
+    "predictions": (contract.PREDICTIONS_PREFIX, contract.LATEST_PREDICTIONS_KEY),
 }
-_LEFT_OUT = ("checkpoints/", "warm.arrow", "train.parquet", "validation.parquet", "test.parquet")
 SUMMARY = "summary.json"
+LOGS = "logs"
 
 
 def collect(
@@ -72,23 +72,59 @@ def collect(
     }
 
 
-def write_run_folder(out: Path, summary: Mapping[str, Any], buckets: Mapping[str, Bucket], run_id: str) -> None:
-    """Replace the folder `out` by this run's results, in one rename."""
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+def check_run_folder(out: Path) -> Path:
+    """The absolute path of the folder that a run may replace.
+
+    Raises SettingsError unless it is absent, empty or an earlier run's, and can be made.
+    """
+    folder = out.expanduser().resolve()
+    if folder == Path.cwd() or folder in Path.cwd().parents:
+        raise SettingsError(f"--out {out} holds the folder that you stand in: name one that a run may replace")
     try:
-        for name, prefixes in _COPIED.items():
-            for prefix in prefixes:
-                for key in buckets[name].keys(prefix):
-                    if not key.endswith(_LEFT_OUT) and "checkpoints/" not in key:
-                        _write(fresh / _place(key, run_id), buckets[name].get(key))
+        foreign = folder.exists() and not (
+            folder.is_dir() and ((folder / SUMMARY).is_file() or not any(folder.iterdir()))
+        )
+        if not foreign:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SettingsError(f"--out {out} cannot be written ({exc.strerror}): name another folder") from exc
+    if foreign:
+        raise SettingsError(f"--out {out} holds something else than an earlier run: name a new folder")
+    return folder
+
+
+def write_run_folder(
+    out: Path, summary: Mapping[str, Any], buckets: Mapping[str, Bucket], run_id: str, logs: Path
+) -> None:
+    """Put this run's results in the place of an earlier run's, which stay until all is written.
+
+    buckets: what to copy from, by role; none when the embedded S3 has gone. logs: the phases' standard errors.
+    """
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    old = fresh.with_name(f"{fresh.name}-old")
+    try:
+        shutil.copytree(logs, fresh / LOGS)
+        for name, bucket in buckets.items():
+            for prefix in _COPIED[name]:
+                for key in bucket.keys(prefix):
+                    if not _left_out(key):
+                        _write(fresh / _place(key, run_id), bucket.get(key))
         _write(fresh / SUMMARY, to_json(summary))
         fresh.chmod(0o755)
         if out.exists():
-            shutil.rmtree(out)
-        os.replace(fresh, out)
+            out.rename(old)
+        fresh.rename(out)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists():
+            old.rename(out)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _left_out(key: str) -> bool:
+    """What only the phases themselves need: training data, checkpoints, the stream's first state."""
+    return key.endswith((".npz", ".arrow")) or (key.startswith(contract.DATASETS_PREFIX) and key.endswith(".parquet"))
 
 
 def _place(key: str, run_id: str) -> str:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class FakeS3:
 
     puts: keys in the order they were written. error: raised by every call instead of an answer.
     """
+
+    meta = SimpleNamespace(endpoint_url="http://x")
 
     def __init__(self, error: Exception | None = None) -> None:
         self.objects: dict[str, _Object] = {}

@@ -18,6 +18,7 @@ from app.dataset.spec import Spec, fit_scale
 from app.dataset.split import SPLITS, Split, split_by_time
 from app.dataset.windows import session_starts
 from app.errors import TooFewBars
+from app.ingest.bars import bar_starts
 from app.sessions import Session
 from app.settings import DatasetSettings
 from app.storage import fingerprint, to_json
@@ -79,10 +80,12 @@ def build_dataset(
     """Check the bars, lay them on their grids, split them by time and fit the scaler on the training part.
 
     bars: the contract's BARS, ordered by (ticker, ts). on_ticker: told (done, total) tickers.
+    Bars outside the sessions, and on days to leave out, play no part.
     Raises BadBars for broken bars; TooFewBars when a whole day, or a split, holds no window.
     """
-    check_bars(bars)
     sessions = [session for session in sessions if session.day not in settings.exclude_days]
+    bars = _within(bars, sessions)
+    check_bars(bars)
     window, horizon = settings.window_min, settings.horizon_min
     splits = split_by_time(
         sessions, validation=settings.validation_days, test=settings.test_days, gap_min=window + horizon
@@ -97,7 +100,8 @@ def build_dataset(
         )
     train_days = {session.day for session in splits["train"].sessions}
     faults = volume_faults({key: piece.volume for key, piece in pieces.items()}, train_days)
-    masked = {(fault.ticker, fault.day) for fault in faults}
+    # Later days stay as they are: a stream, which they stand for, cannot know a session before it is over.
+    masked = {(fault.ticker, fault.day) for fault in faults if fault.day in train_days}
     grids: dict[str, list[SessionGrid]] = {}
     tickers = sorted({ticker for ticker, _ in pieces})
     for done, ticker in enumerate(tickers):
@@ -125,6 +129,15 @@ def build_dataset(
     )
 
 
+def _within(bars: pa.Table, sessions: Sequence[Session]) -> pa.Table:
+    """Bars that start in one of the sessions."""
+    ts = bar_starts(bars)
+    inside = np.zeros(len(ts), bool)
+    for session in sessions:
+        inside |= (ts >= session.open_ts) & (ts < session.close_ts)
+    return bars if inside.all() else bars.filter(pa.array(inside))
+
+
 @dataclass(frozen=True)
 class _Piece:
     """Bars of one ticker in one session, as arrays."""
@@ -144,7 +157,7 @@ def _cut_sessions(bars: pa.Table, sessions: Sequence[Session]) -> dict[tuple[str
     encoded = bars["ticker"].combine_chunks().dictionary_encode()
     names: list[str] = encoded.dictionary.to_pylist()
     code = encoded.indices.to_numpy()
-    ts = bars["ts"].cast(pa.int64()).to_numpy() // 1000
+    ts = bar_starts(bars)
     columns = {name: bars[name].to_numpy() for name in ("open", "close", "volume")}
     pieces: dict[tuple[str, date], _Piece] = {}
     for number, name in enumerate(names):

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from app import contract
 from app.errors import BadBars
-from app.sessions import Session, utc
+from app.ingest.bars import bar_starts
+from app.sessions import Session, market_day, utc
 
 FAULTY_ZERO_BARS = 10
 """A liquid ticker prints volume in nearly every minute: so many zero-volume bars in one session are a sign..."""
@@ -24,29 +26,24 @@ Volumes = Mapping[tuple[str, date], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class VolumeFault:
-    """A ticker's session whose volume is not to be trusted; its prices are kept."""
+    """A ticker's session whose volume is not to be trusted; its prices are."""
 
     ticker: str
     day: date
     zero_bars: int
     total_ratio: float
 
-    def __str__(self) -> str:
-        return (
-            f"{self.ticker} {self.day}: {self.zero_bars} zero-volume bars and {self.total_ratio:.1f} times"
-            " the usual total: volume masked"
-        )
-
 
 def check_bars(bars: pa.Table) -> None:
-    """Refuse bars that break the contract: ordered by (ticker, ts), unique, finite, positive.
+    """Refuse bars that break the contract: ordered by (ticker, ts), unique, on whole minutes, finite, positive.
 
-    Raises BadBars with the number of offenders and the first one.
+    Raises BadBars with the number of offenders, the first one and the setting that leaves out its day.
     """
     ticker = bars["ticker"].to_numpy(zero_copy_only=False)
-    ts = bars["ts"].cast(pa.int64()).to_numpy() // 1000
+    ts = bar_starts(bars)
     prices = np.stack([bars[name].to_numpy() for name in ("open", "high", "low", "close")])
     volume = bars["volume"].to_numpy()
+    off_minute = bars["ts"].cast(pa.int64()).to_numpy() % (contract.BAR_S * 1000) != 0
     same = np.concatenate([[False], (ticker[1:] == ticker[:-1]) & (ts[1:] == ts[:-1])])
     earlier = (ticker[1:] < ticker[:-1]) | ((ticker[1:] == ticker[:-1]) & (ts[1:] < ts[:-1]))
     back = np.concatenate([[False], earlier])
@@ -54,14 +51,16 @@ def check_bars(bars: pa.Table) -> None:
         ("non-finite prices", ~np.isfinite(prices).all(axis=0)),
         ("non-positive prices", (prices <= 0).any(axis=0)),
         ("negative volumes", volume < 0),
+        ("bars off the whole minute", off_minute),
         ("duplicates of (ticker, ts)", same),
         ("bars out of order", back),
     ):
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
-            when = f"{utc(int(ts[first])):%Y-%m-%d %H:%M} UTC"
+            start = utc(int(ts[first]))
             raise BadBars(
-                f"stored bars hold {int(bad.sum())} {what}, first {ticker[first]} at {when}: ingest that day again"
+                f"stored bars hold {int(bad.sum())} {what}, first {ticker[first]} at {start:%Y-%m-%d %H:%M} UTC:"
+                f' ingest that day again, or leave it out with dataset.exclude_days=["{market_day(start)}"]'
             )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.contract import FEATURE_VOLUME, FEATURES
+from app.contract import BAR_S, FEATURE_VOLUME, FEATURES
 from app.dataset.features import FILLED_ROW, FloatArray, Rows, minute_features
 from app.sessions import Session
 
@@ -45,7 +45,7 @@ def make_grid(
     ts: (n,) epoch seconds within the session; open_, close: (n,) USD; volume: (n,), NaN where untrusted.
     A return after missing minutes spans them, as the price did.
     """
-    minute = (ts - session.open_ts) // 60
+    minute = (ts - session.open_ts) // BAR_S
     observed = np.zeros(session.minutes, bool)
     observed[minute] = True
     last_bar = np.cumsum(observed) - 1  # index of the newest bar at each minute, -1 before the first

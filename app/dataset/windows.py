@@ -7,16 +7,17 @@ i+64). Windows lie within one session of one ticker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from app.contract import BAR_S
 from app.dataset.features import FloatArray, Rows, scale
 from app.dataset.spec import Spec
 from app.errors import TooFewBars
+from app.ingest.bars import bar_starts
 
 Index = npt.NDArray[np.int64]
 
@@ -77,12 +78,12 @@ def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSe
     encoded = table["ticker"].combine_chunks().dictionary_encode()
     tickers: tuple[str, ...] = tuple(encoded.dictionary.to_pylist())
     code = encoded.indices.to_numpy().astype(np.int64)
-    ts = table["ts"].cast(pa.int64()).to_numpy() // 1000
+    ts = bar_starts(table)
     close = table["close"].to_numpy()
     observed = table["observed"].to_numpy()
     mean, std, target_std = spec.scaling(tickers)
     raw = np.stack([table[name].to_numpy() for name in spec.features], axis=-1).astype(np.float32)
-    edges = np.flatnonzero((np.diff(code) != 0) | (np.diff(ts) != 60)) + 1
+    edges = np.flatnonzero((np.diff(code) != 0) | (np.diff(ts) != BAR_S)) + 1
     bounds = zip(np.concatenate([[0], edges]), np.concatenate([edges, [len(code)]]), strict=True)
     window, horizon = spec.window_min, spec.horizon_min
     starts = np.concatenate(
@@ -103,9 +104,3 @@ def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSe
         tickers=tickers,
         window=window,
     )
-
-
-def windows_by_ticker(windows: WindowSet) -> Mapping[str, int]:
-    """Number of windows of each ticker."""
-    counts = np.bincount(windows.ticker, minlength=len(windows.tickers))
-    return dict(zip(windows.tickers, counts.tolist(), strict=True))

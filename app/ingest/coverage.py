@@ -17,8 +17,8 @@ from app.storage import Bucket
 def write_coverage(plan: Plan, market: Bucket, settings: IngestSettings) -> dict[str, Any]:
     """Join the manifests into the run's coverage, store it and judge it.
 
-    Returns the coverage. Raises UniverseError for unknown tickers (unless they are to be skipped) and
-    YahooError when fewer known tickers than `min_coverage` have bars.
+    Returns the coverage. Raises UniverseError for unknown tickers (unless they are to be skipped, and some
+    are known) and YahooError when fewer known tickers than `min_coverage` have bars.
     """
     tickers = {t["ticker"]: t for shard in plan.shards for t in _manifest(plan, shard.name, market)}
     early = _days_before_data(plan, tickers)
@@ -64,15 +64,17 @@ def _manifest(plan: Plan, shard: str, market: Bucket) -> list[dict[str, Any]]:
 
 def _judge(tickers: dict[str, dict[str, Any]], settings: IngestSettings) -> None:
     unknown = sorted(name for name, t in tickers.items() if t["status"] == "unknown")
+    known = len(tickers) - len(unknown)
+    if not known:
+        raise UniverseError(f"Yahoo knows none of the tickers {_some(unknown)}: correct the universe")
     if unknown and settings.on_unknown == "fail":
         raise UniverseError(
             f"Yahoo knows no ticker {_some(unknown)}: correct the universe, or set ingest.on_unknown=skip"
         )
-    known = len(tickers) - len(unknown)
     without = {name: t["error"] or "no bars" for name, t in tickers.items() if t["status"] in {"failed", "empty"}}
-    if not known or (known - len(without)) / known < settings.min_coverage:
-        name, error = next(iter(sorted(without.items())), ("", "no known ticker"))
-        error = error.removeprefix(f"{name}: ")
+    if (known - len(without)) / known < settings.min_coverage:
+        name = min(without)
+        error = without[name].removeprefix(f"{name}: ")
         raise YahooError(
             f"{len(without)} of {known} tickers have no complete answer, first {name}: {error}"
             " (wait and run again, or lower ingest.min_coverage)"

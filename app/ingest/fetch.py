@@ -19,11 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import yfinance as yf
 from curl_cffi.requests.exceptions import RequestException
+from peewee import PeeweeException
 from yfinance.data import YfData
 from yfinance.exceptions import YFException, YFPricesMissingError, YFRateLimitError
 
 from app import contract
 from app.errors import UniverseError, YahooError
+from app.ingest.bars import empty_bars
 from app.ingest.plan import Span
 from app.ingest.yahoo_session import Attempt, YahooSession
 from app.sessions import utc
@@ -33,6 +35,12 @@ from app.storage import arrow_schema
 _OK = 200
 _NOT_FOUND = 404
 _UNPROCESSABLE = 422
+_PASSING = (
+    *(YFException, RequestException),
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError),  # nonsense in a body, as yfinance's parser has it
+    PeeweeException,  # yfinance's threads share SQLite files, which can be locked
+)
+"""What another attempt may mend."""
 _MAX_BACKOFF_S = 30.0
 _PRICE_COLUMNS = {"Open": "open", "High": "high", "Low": "low", "Close": "close"}
 
@@ -79,8 +87,7 @@ class Fetcher:
             except YFRateLimitError:
                 count.rate_limited += 1
                 last_error = "429 Too Many Requests"
-            except (YFException, RequestException, ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
-                # Nonsense in a body surfaces from yfinance's parser as any of the built-in errors.
+            except _PASSING as exc:
                 if attempt.status == _NOT_FOUND:
                     raise UnknownTicker(ticker) from exc
                 if attempt.status == _UNPROCESSABLE:
@@ -125,15 +132,11 @@ def configure_yfinance(cache_folder: Path) -> None:
     yf.set_tz_cache_location(str(cache_folder))
 
 
-def empty_bars() -> pa.Table:
-    """No bars, in the contract's schema."""
-    return arrow_schema(contract.BARS).empty_table()
-
-
 def bars_from_frame(ticker: str, frame: pd.DataFrame, span: Span) -> pa.Table:
     """yfinance's frame (index: aware bar starts) as bars, ascending.
 
-    Rows outside `span` are dropped, and so are those that lack a price: no bar, the minute is missing.
+    Dropped are rows outside `span`, rows that lack a price (no bar, the minute is missing) and rows off the
+    whole minute: so Yahoo reports the minute that is still running.
     Raises YahooError when the frame lacks a column or holds a bar twice.
     """
     missing = {*_PRICE_COLUMNS, "Volume"} - set(frame.columns)
@@ -141,7 +144,7 @@ def bars_from_frame(ticker: str, frame: pd.DataFrame, span: Span) -> pa.Table:
         raise YahooError(f"{ticker}: the answer lacks {', '.join(sorted(missing))}")
     ts = frame.index.as_unit("ms").asi8
     priced = np.isfinite(frame[list(_PRICE_COLUMNS)].to_numpy("float64")).all(axis=1)
-    kept = priced & (ts >= span.start_ts * 1000) & (ts < span.end_ts * 1000)
+    kept = priced & (ts >= span.start_ts * 1000) & (ts < span.end_ts * 1000) & (ts % (contract.BAR_S * 1000) == 0)
     frame, ts = frame[kept], ts[kept]
     if len(ts) and (ts[1:] <= ts[:-1]).any():
         raise YahooError(f"{ticker}: the answer holds a bar twice")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
+from app import contract
 from app.errors import UniverseError
-from app.sessions import Session
-from app.storage import fingerprint
+from app.sessions import Session, recent_sessions
+from app.settings import IngestSettings
+from app.storage import Bucket, fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,19 @@ class Plan:
             spans=tuple(Span(**span) for span in value["spans"]),
             shards=tuple(Shard(s["name"], tuple(s["tickers"])) for s in value["shards"]),
         )
+
+
+def write_plan(run_id: str, universe: Sequence[str], market: Bucket, settings: IngestSettings, now: datetime) -> Plan:
+    """Plan the run and store the plan."""
+    sessions = recent_sessions(now, settings.days)
+    plan = make_plan(run_id, universe, sessions, shards=settings.shards, request_days=settings.request_days)
+    market.put_json(contract.plan_key(run_id), plan.to_json())
+    return plan
+
+
+def read_plan(run_id: str, market: Bucket) -> Plan:
+    """The stored plan of a run."""
+    return Plan.from_json(market.get_json(contract.plan_key(run_id)))
 
 
 def make_plan(

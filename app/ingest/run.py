@@ -1,4 +1,4 @@
-"""The whole ingest on one machine: plan, workers, coverage. A Batch array runs one shard a job instead."""
+"""The workers of an ingest on one machine, each in a process of its own. A Batch array runs one shard a job instead."""
 
 from __future__ import annotations
 
@@ -7,36 +7,19 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import datetime
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
-from app import contract
 from app.errors import SettingsError, YahooError
 from app.ingest.fetch import configure_yfinance
-from app.ingest.plan import Plan, make_plan
+from app.ingest.plan import Plan
 from app.ingest.shard import ingest_shard
 from app.processes import die_with_parent
 from app.progress import Report
-from app.sessions import recent_sessions
 from app.settings import IngestSettings
 from app.storage import Bucket
-
-
-def write_plan(run_id: str, universe: Sequence[str], market: Bucket, settings: IngestSettings, now: datetime) -> Plan:
-    """Plan the run and store the plan."""
-    sessions = recent_sessions(now, settings.days)
-    plan = make_plan(run_id, universe, sessions, shards=settings.shards, request_days=settings.request_days)
-    market.put_json(contract.plan_key(run_id), plan.to_json())
-    return plan
-
-
-def read_plan(run_id: str, market: Bucket) -> Plan:
-    """The stored plan of a run."""
-    return Plan.from_json(market.get_json(contract.plan_key(run_id)))
 
 
 def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_url: str | None, report: Report) -> None:

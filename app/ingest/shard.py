@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from app import contract
 from app.errors import ObjectMissing, YahooError
-from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, empty_bars
+from app.ingest.bars import bar_starts, empty_bars, latest_bars
+from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker
 from app.ingest.plan import Plan, Shard
 from app.ingest.yahoo_session import YahooSession
 from app.sessions import Session
@@ -124,12 +125,6 @@ def missing_minutes(bars: pa.Table, sessions: Sequence[Session]) -> dict[str, in
     return found
 
 
-def bar_starts(bars: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Column ts as int64 epoch seconds."""
-    seconds: np.ndarray[Any, np.dtype[np.int64]] = bars["ts"].cast(pa.int64()).to_numpy() // 1000
-    return seconds
-
-
 def _write_bars(market: Bucket, sessions: Sequence[Session], shard: Shard, bars: Mapping[str, pa.Table]) -> None:
     table = pa.concat_tables(bars.values())
     ts = bar_starts(table)
@@ -147,11 +142,3 @@ def _merge_day(market: Bucket, day: date, shard: Shard, fresh: pa.Table) -> None
     except ObjectMissing:
         stored = empty_bars()
     market.put_table(key, latest_bars([stored.select(fresh.column_names).cast(fresh.schema), fresh]))
-
-
-def latest_bars(tables: Sequence[pa.Table]) -> pa.Table:
-    """One copy of each (ticker, ts), from the last table that holds it; ordered by ticker and ts."""
-    table = pa.concat_tables(tables)
-    table = table.append_column("order", pa.array(np.arange(len(table))))
-    last = table.group_by(["ticker", "ts"], use_threads=False).aggregate([("order", "max")])["order_max"]
-    return table.take(last).sort_by([("ticker", "ascending"), ("ts", "ascending")]).drop_columns(["order"])

@@ -21,19 +21,27 @@ def read_universe(text: str) -> tuple[str, ...]:
     """Tickers from a built-in name, a file (one a line or by commas, `#` comments) or a comma list.
 
     Returns them unique, sorted and in Yahoo's spelling (BRK.B becomes BRK-B).
-    Raises UniverseError for an empty list, a missing file or a word that is no symbol.
+    Raises UniverseError for an empty list, a missing or unreadable file or a word that is no symbol.
     """
     if text in _BUILT_IN:
         return tuple(sorted(_BUILT_IN[text]))
     if "/" in text or text.endswith((".txt", ".csv")):
-        path = Path(text)
-        if not path.is_file():
-            raise UniverseError(f"universe file {text} does not exist: give a file, a comma list or dow30")
-        text = "\n".join(line.partition("#")[0] for line in path.read_text().splitlines())
+        text = "\n".join(line.partition("#")[0] for line in _read_text(text).splitlines())
     symbols = [yahoo_symbol(word) for word in re.split(r"[\s,]+", text.strip()) if word]
     if not symbols:
         raise UniverseError("the universe is empty: name at least one ticker, a file of tickers or dow30")
     return tuple(sorted(set(symbols)))
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise UniverseError(f"universe file {path} does not exist: give a file, a comma list or dow30") from exc
+    except UnicodeDecodeError as exc:
+        raise UniverseError(f"universe file {path} is not UTF-8 text: one ticker a line is needed") from exc
+    except OSError as exc:
+        raise UniverseError(f"universe file {path} cannot be read: {exc.strerror}") from exc
 
 
 def yahoo_symbol(word: str) -> str:

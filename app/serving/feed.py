@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from app import contract
-from app.dataset.run import read_bars
+from app.ingest.bars import bar_starts, read_bars
 from app.ingest.plan import Plan
-from app.ingest.shard import bar_starts
 from app.progress import Report, silent
 from app.sessions import Session
 from app.storage import Bucket

@@ -6,15 +6,14 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from app import contract
 from app.clock import system_clock
 from app.errors import ObjectMissing, ServingError
-from app.ingest.plan import Plan
-from app.ingest.run import read_plan
+from app.ingest.plan import Plan, read_plan
 from app.processes import Child
 from app.progress import Report
 from app.serving.score_bucket import StreamPlace
@@ -31,15 +30,17 @@ def run_serving(
     settings: Settings,
     environ: Mapping[str, str],
     report: Report,
+    finish: Callable[[dict[str, Any]], None],
     *,
     checkpoint: Path | None = None,
     with_feed: bool = True,
-) -> dict[str, Any]:
-    """Score the last session of the run's plan as it is replayed; returns the phase's result.
+) -> None:
+    """Score the last session of the run's plan as it is replayed.
 
-    checkpoint: folder below which Spark keeps offsets and state, by default in the machine's temporary one;
-    a restarted stream goes on from there, a finished one removes its part. with_feed: start the replay too; otherwise
-    somebody else runs `stockflow feed`.
+    finish: stores the phase's result; the checkpoint is removed only after it. checkpoint: folder below
+    which Spark keeps offsets and state, by default in the machine's temporary one; a restarted stream goes
+    on from there. with_feed: start the replay too; otherwise somebody else runs `stockflow feed`.
+    Raises ServingError when the run has been served, the stream or the feed fails, or no tick gave a prediction.
     """
     market, models, predictions = (
         Bucket(name) for name in (place.market_bucket, place.model_bucket, place.predictions_bucket)
@@ -47,41 +48,38 @@ def run_serving(
     plan = read_plan(place.run_id, market)
     session = plan.sessions[-1]
     model_id = current_model_id(models)
-    spec = read_spec(models, model_id)
-    checkpoint = (checkpoint or Path(tempfile.gettempdir(), "stockflow-streams")) / _stream_id(place.run_id, market)
-    _refuse_a_second_time(place, market, predictions, checkpoint)
+    window_min = read_spec(models, model_id).window_min
+    folder = (checkpoint or Path(tempfile.gettempdir(), "stockflow-streams")) / _stream_id(place.run_id, market)
+    _refuse_a_second_time(place, market, predictions, folder)
     total = _expected(plan, market)
     spark = start_spark(settings.serving)
     sink = PredictionSink(predictions, place.run_id, system_clock, lambda rows: report(rows, total, "predictions"))
-    write_warm_state(place.run_id, market, plan.sessions, session, plan.tickers, spec.window_min)
-    stream = StreamPlace(
-        run_id=place.run_id,
-        market_bucket=market.name,
-        model_bucket=models.name,
-        model_id=model_id,
-        window_min=spec.window_min,
-        sessions=plan.sessions,
-    )
+    write_warm_state(place.run_id, market, plan.sessions, session, plan.tickers, window_min)
+    stream = StreamPlace(place.run_id, market.name, models.name, model_id, window_min, plan.sessions)
     report(0, total, "predictions")
     feed = _start_feed(settings, environ) if with_feed else None
     try:
-        run_stream(spark, stream, settings.serving, sink, checkpoint, _watch(feed))
+        run_stream(spark, stream, settings.serving, sink, folder, _feed_check(feed))
     finally:
         if feed is not None:
             feed.stop()
         spark.stop()
-    written = _count_predictions(predictions, place.run_id)
-    shutil.rmtree(checkpoint, ignore_errors=True)  # the run counts as served from here on
     fed = market.get_json(contract.feed_end_key(place.run_id))
-    return {
-        "rows": written,
-        "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={session.day.isoformat()}/",
-        "model_id": model_id,
-        "day": session.day.isoformat(),
-        "ticks": fed["ticks"],
-        "minutes": fed["objects"],
-        "predictions": written,
-    }
+    written = _count_predictions(predictions, place.run_id)
+    if fed["ticks"] and not written:
+        raise ServingError(f"none of {fed['ticks']} ticks completed a window of {window_min} minutes")
+    finish(
+        {
+            "rows": written,
+            "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={session.day.isoformat()}/",
+            "model_id": model_id,
+            "day": session.day.isoformat(),
+            "ticks": fed["ticks"],
+            "minutes": fed["objects"],
+            "predictions": written,
+        }
+    )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stream_id(run_id: str, market: Bucket) -> str:
@@ -97,7 +95,7 @@ def _stream_id(run_id: str, market: Bucket) -> str:
 
 def _count_predictions(predictions: Bucket, run_id: str) -> int:
     """Stored predictions of a run, those of a stream before a restart included."""
-    keys = [key for key in predictions.keys(contract.PREDICTIONS_PREFIX) if f"/{run_id}-" in key]
+    keys = [k for k in predictions.keys(contract.PREDICTIONS_PREFIX) if contract.predictions_run(k) == run_id]
     return sum(len(predictions.get_table(key, ["ticker"])) for key in keys)
 
 
@@ -111,10 +109,14 @@ def _start_feed(settings: Settings, environ: Mapping[str, str]) -> Child:
     return Child(feed_command(), variables, on_line=lambda line: None)
 
 
-def _watch(feed: Child | None) -> Any:
-    def feed_alive() -> None:
-        if feed is not None and feed.poll() not in (None, 0):
-            raise ServingError(f"the feed ended with status {feed.poll()}: {feed.last_error()}")
+def _feed_check(feed: Child | None) -> Callable[[], bool]:
+    """Whether our own feed is at work; raises ServingError when it has failed."""
+
+    def feed_alive() -> bool:
+        status = None if feed is None else feed.poll()
+        if feed is not None and status not in (None, 0):
+            raise ServingError(f"the feed ended with status {status}: {feed.last_error()}")
+        return feed is not None and status is None
 
     return feed_alive
 

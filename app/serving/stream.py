@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import expr
 from pyspark.sql.streaming.listener import StreamingQueryProgress
@@ -26,24 +27,27 @@ from app.storage import Bucket
 
 
 def start_spark(settings: ServingSettings) -> SparkSession:
-    """A Spark session on this machine's cores, or the one that `spark-submit` configured.
+    """A Spark session on this machine's cores.
 
-    Raises MissingProgram without a Java runtime.
+    Raises MissingProgram without a Java runtime and ServingError when Java does not start Spark.
     """
     find_java(os.environ)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    spark = (
+    builder = (
         SparkSession.builder.appName("stockflow")
-        .master(os.environ.get("SPARK_MASTER", f"local[{settings.partitions}]"))
+        .master(f"local[{settings.partitions}]")
         .config("spark.sql.shuffle.partitions", settings.partitions)
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.log.level", "ERROR")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.driver.memory", "1g")
-        .getOrCreate()
     )
+    try:
+        spark = builder.getOrCreate()
+    except PySparkException as exc:
+        raise ServingError(f"Java did not start Spark ({exc}): is it a Java 17 runtime?") from exc
     spark.dataSource.register(TickSource)
     return spark
 
@@ -72,12 +76,12 @@ def run_stream(
     settings: ServingSettings,
     sink: PredictionSink,
     checkpoint: Path,
-    feed_alive: Callable[[], None] = lambda: None,
+    feed_alive: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the query until the feed has ended and its last object is scored.
 
-    feed_alive: called at every look; raises when the feed has died. Raises ServingError when the query
-    fails or nothing arrives for `idle_timeout_s`.
+    feed_alive: whether a feed of ours is at work, so that a quiet market is no fault; raises when it has
+    failed. Raises ServingError when the query fails or nothing arrives for `idle_timeout_s`.
     """
     query = (
         forecasts(spark, place, settings)
@@ -93,7 +97,7 @@ def run_stream(
 
 
 def _until_fed(
-    query: StreamingQuery, market: Bucket, run_id: str, settings: ServingSettings, feed_alive: Callable[[], None]
+    query: StreamingQuery, market: Bucket, run_id: str, settings: ServingSettings, feed_alive: Callable[[], bool]
 ) -> None:
     last_key: str | None = None
     reached, moved_s = "", time.monotonic()
@@ -108,8 +112,8 @@ def _until_fed(
             last_key = str(market.get_json(contract.feed_end_key(run_id))["last_key"])
         if last_key is not None and reached >= last_key:
             return
-        if last_key is None:
-            feed_alive()
+        if last_key is None and feed_alive():
+            moved_s = time.monotonic()
         if time.monotonic() - moved_s > settings.idle_timeout_s:
             raise ServingError(
                 f"no tick for {settings.idle_timeout_s:g} s under s3://{market.name}/{contract.ticks_prefix(run_id)}:"

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from app import contract
+from app.ingest.bars import bar_starts
 from app.storage import Bucket
 
 SOURCE = "stockflow_ticks"
@@ -88,11 +89,10 @@ class TickSource(DataSource):
 
 
 def _as_schema(table: pa.Table) -> pa.Table:
-    seconds = pa.array(table["ts"].cast(pa.int64()).to_numpy() // 1000)
     return pa.table(
         {
             "ticker": table["ticker"],
-            "ts": seconds,
+            "ts": pa.array(bar_starts(table)),
             "open": table["open"],
             "close": table["close"],
             "volume": table["volume"].cast(pa.float64()),

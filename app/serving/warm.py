@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from app import contract
-from app.dataset.run import read_bars
 from app.errors import ObjectMissing, TooFewBars
+from app.ingest.bars import bar_starts, read_bars
 from app.serving.rings import Rings, Ticks
 from app.sessions import Session
 from app.storage import Bucket
@@ -48,7 +48,7 @@ def ticks_from_table(table: pa.Table) -> Ticks:
     """A table of the contract's BARS (or TICKS) as arrays."""
     return Ticks(
         ticker=table["ticker"].to_numpy(zero_copy_only=False),
-        ts=table["ts"].cast(pa.int64()).to_numpy() // 1000,
+        ts=bar_starts(table),
         open=table["open"].to_numpy(),
         close=table["close"].to_numpy(),
         volume=table["volume"].to_numpy().astype(np.float64),

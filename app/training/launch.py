@@ -80,6 +80,9 @@ def _run_ranks(argv: list[str], settings: Settings, environ: Mapping[str, str], 
         ) from exc
     finally:
         child.stop()
+    if status < 0:
+        raise TrainingError(f"mpirun was killed by signal {-status}: start the phase again, it goes on")
     if status:
+        print("\n".join(child.errors), file=sys.stderr, flush=True)
         reason = next((line for line in child.errors if line.startswith("rank ")), child.last_error())
         raise TrainingError(f"training ended with status {status}: {reason}")

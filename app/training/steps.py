@@ -24,7 +24,6 @@ class Resident:
     """A split in memory, from which batches are gathered by window number."""
 
     def __init__(self, windows: WindowSet) -> None:
-        self.count = len(windows)
         self._rows = tf.constant(windows.rows)  # (rows, features)
         self._starts = tf.constant(windows.starts.astype(np.int32))  # (windows,)
         self._targets = tf.constant(windows.targets / windows.target_std)  # (windows,)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app import contract
-from app.errors import BadBars
+from app.errors import BadBars, UniverseError
+from app.ingest.universe import yahoo_symbol
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -115,9 +116,9 @@ class _Rows(NamedTuple):
 def read_bars_file(path: Path | str) -> Market:
     """Read a Parquet file with the columns of `contract.BARS`, in any order, others ignored.
 
-    `ticker` may be dictionary-encoded; `ts` may have any unit but must name a time zone; rows are sorted
-    by (ticker, ts). Raises BadBars with one line that names the file, the problem, how many rows have it
-    and the first of them.
+    `ticker` may be dictionary-encoded and is put into Yahoo's spelling (BRK.B becomes BRK-B); `ts` may have
+    any unit but must name a time zone; rows are sorted by (ticker, ts). Raises BadBars with one line that
+    names the file, the problem, how many rows have it and the first of them.
     """
     path = Path(path)
     rows = _rows(_table(path), path)
@@ -131,8 +132,22 @@ def read_bars_file(path: Path | str) -> Market:
     bounds = np.searchsorted(rows.code, np.arange(len(rows.names) + 1))
     every = TickerBars(ts=seconds, volume=rows.volume, **rows.prices)
     return Market(
-        {name: every.part(slice(int(bounds[i]), int(bounds[i + 1]))) for i, name in enumerate(rows.names)},
+        {symbol: every.part(slice(int(bounds[i]), int(bounds[i + 1]))) for i, symbol in enumerate(_symbols(rows))},
     )
+
+
+def _symbols(rows: _Rows) -> list[str]:
+    """Yahoo's spelling of each name; BadBars for what is no ticker and for two spellings of one."""
+    named: dict[str, str] = {}
+    for name in rows.names:
+        try:
+            symbol = yahoo_symbol(name)
+        except UniverseError as exc:
+            raise BadBars(f"{rows.path}: {exc}") from exc
+        if symbol in named:
+            raise BadBars(f"{rows.path}: {named[symbol]} and {name} are the same ticker, {symbol} in Yahoo's spelling")
+        named[symbol] = name
+    return list(named)
 
 
 def _table(path: Path) -> Any:

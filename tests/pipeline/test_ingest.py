@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from app import contract
-from app.dataset.run import read_bars
-from app.ingest.run import read_plan
+from app.ingest.bars import read_bars
+from app.ingest.plan import read_plan
 from embedded.market.simulated import SimulatedMarket, simulate
 from embedded.yahoo.faults import FaultKind, Faults
 from embedded.yahoo.running import running_server

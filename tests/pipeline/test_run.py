@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 SMALL = ("--sim", "tickers=3", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli", "run", *arguments],
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -58,7 +60,15 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     assert str(out / "summary.json") in said
 
 
-@pytest.mark.parametrize("phase", ["ingest", "serve"])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "ingest",
+        pytest.param("dataset", marks=pytest.mark.chaos),
+        pytest.param("train", marks=pytest.mark.chaos),
+        "serve",
+    ],
+)
 def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path, phase: str) -> None:
     out = tmp_path / "run"
     process = start(*SMALL, "--out", str(out))
@@ -66,7 +76,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path
     for line in process.stdout:
         if line.startswith(f"{phase}: started"):
             break
-    time.sleep(4)
+    time.sleep({"ingest": 4, "dataset": 1.5, "train": 8, "serve": 8}[phase])
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3  # the two servers and the phase
     process.send_signal(signal.SIGINT)
@@ -106,3 +116,34 @@ def test_a_port_in_use_is_named_with_the_flag_that_chooses_another(tmp_path: Pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 10
     assert errors == f"stockflow: port {taken_port} is in use: choose another with --s3-port, or 0 for any free one\n"
+
+
+def test_an_s3_that_dies_under_a_run_ends_it_with_its_address_and_a_summary(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(*SMALL, "--out", str(out))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("dataset: started"):
+            break
+    family = psutil.Process(process.pid).children()
+    endpoint = next(p for p in family if "embedded.endpoint" in p.cmdline())
+    endpoint.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert errors.startswith("stockflow: dataset failed: S3 at http://127.0.0.1:")
+    assert "does not answer" in errors
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert [p["status"] for p in summary["phases"]] == ["succeeded", "failed", "not started", "not started"]
+    assert (out / "logs" / "dataset.log").read_text().strip().splitlines()[-1].startswith("stockflow: S3 at http://")
+
+
+@pytest.mark.parametrize("program", ["mpirun", "java"])
+def test_a_missing_program_is_named_before_anything_starts(tmp_path: Path, program: str) -> None:
+    for name in {"mpirun", "java"} - {program}:
+        (tmp_path / name).symlink_to("/bin/true")
+    process = start("--out", str(tmp_path / "run"), environ={**os.environ, "PATH": str(tmp_path), "JAVA_HOME": ""})
+    _, errors = process.communicate(timeout=60)
+    package = {"mpirun": "openmpi-bin", "java": "openjdk-17-jre-headless"}[program]
+    expected = f"stockflow: {program} is not installed or not on PATH: type `apt-get install {package}`\n"
+    assert (process.returncode, errors) == (9, expected)

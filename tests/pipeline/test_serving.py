@@ -18,23 +18,27 @@ import pytest
 from app import contract
 from app.dataset.spec import Spec
 from app.dataset.windows import window_set
+from app.ingest.bars import read_bars
+from app.ingest.plan import read_plan
 from app.serving.scoring import Scorer
 from tests.pipeline.conftest import TICKERS, World
 
 
 def predictions(world: World) -> pd.DataFrame:
     """All predictions of a run, as a consumer that only lists S3 sees them."""
-    keys = [key for key in world.predictions.keys(contract.PREDICTIONS_PREFIX) if f"/{world.run_id}-" in key]
+    keys = [
+        key
+        for key in world.predictions.keys(contract.PREDICTIONS_PREFIX)
+        if contract.predictions_run(key) == world.run_id
+    ]
     frame = pa.concat_tables([world.predictions.get_table(key) for key in keys]).to_pandas()
     return frame.sort_values(["ticker", "as_of"], ignore_index=True)
 
 
 def replayed_bars(world: World) -> pd.DataFrame:
     """The bars of the session that was replayed."""
-    day = world.result("ingest")["days"][-1]
-    keys = world.market.keys(f"{contract.BARS_PREFIX}dt={day}/")
-    frame = pa.concat_tables([world.market.get_table(key) for key in keys]).to_pandas()
-    return frame.sort_values(["ticker", "ts"], ignore_index=True)
+    plan = read_plan(world.run_id, world.market)
+    return read_bars(world.market, plan.sessions[-1:], plan.tickers).to_pandas()
 
 
 def test_every_replayed_bar_has_one_prediction(served: World) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
+import time
 import zipfile
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from app import contract
@@ -101,6 +104,22 @@ def test_a_rank_that_fails_ends_the_job_with_its_reason(dataset: World) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("stockflow: training ended with status 7: rank ")
     assert "lower training.batch" in done.stderr
     assert not failing.market.exists(contract.result_key(failing.run_id, "train"))
+
+
+def test_an_interrupted_training_takes_its_ranks_with_it(dataset: World) -> None:
+    process = dataset.copy_run("interrupted-train").popen("train", "--set", "training.epochs=500")
+    family: list[psutil.Process] = []
+    while len(family) < 3:  # mpirun and two ranks
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "stockflow: interrupted"
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
 
 
 def test_a_missing_mpirun_is_named_with_the_package_to_install(dataset: World) -> None:

@@ -170,6 +170,15 @@ def test_broken_bars_are_refused() -> None:
         built(with_column(BARS, "close", [0.0] * len(BARS)))
 
 
+def test_broken_bars_of_a_day_that_is_left_out_do_no_harm() -> None:
+    broken = with_column(BARS, "close", np.where(on_days(BARS, 1), 0.0, BARS["close"].to_numpy()))
+    with pytest.raises(BadBars) as caught:
+        built(broken)
+    assert 'dataset.exclude_days=["2025-12-02"]' in str(caught.value)
+    left_out = (SESSIONS[1].day,)
+    assert built(broken, exclude_days=left_out).spec == built(exclude_days=left_out).spec
+
+
 def test_the_report_is_json_and_progress_counts_tickers() -> None:
     told: list[tuple[int, int]] = []
     settings = DatasetSettings(window_min=WINDOW, horizon_min=HORIZON, test_days=1)

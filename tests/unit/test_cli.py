@@ -77,6 +77,14 @@ def test_help_and_settings_import_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("module", ["app.dataset.run", "app.serving.score_bucket", "app.serving.feed"])
+def test_what_works_on_stored_bars_imports_no_client_of_yahoo(module: str) -> None:
+    code = f"import sys; import {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert module in done.stdout.split()
+    assert not {"yfinance", "curl_cffi"} & set(done.stdout.split())
+
+
 def test_the_version_is_told(stockflow: Stockflow) -> None:
     assert stockflow("--version") == (0, f"stockflow, version {__version__}\n", "")
 

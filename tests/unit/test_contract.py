@@ -65,3 +65,8 @@ def test_contract_and_errors_import_the_standard_library_alone(module: object) -
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("run_id", ["try", "try-1", "a.b-00000001"])
+def test_a_predictions_key_tells_its_run(run_id: str) -> None:
+    assert contract.predictions_run(contract.predictions_key(date(2025, 12, 5), run_id, 7)) == run_id

@@ -11,8 +11,7 @@ from app import contract
 from app.errors import UniverseError, YahooError
 from app.ingest.coverage import write_coverage
 from app.ingest.fetch import FetchCount
-from app.ingest.plan import Plan, make_plan
-from app.ingest.run import read_plan, write_plan
+from app.ingest.plan import Plan, make_plan, read_plan, write_plan
 from app.ingest.shard import Status, TickerReport
 from app.settings import IngestSettings
 from app.storage import Bucket
@@ -65,8 +64,8 @@ def test_unknown_tickers_fail_the_phase_by_name_unless_they_are_to_be_skipped() 
 
 
 def test_nothing_but_unknown_tickers_is_a_failure_even_when_skipped() -> None:
-    with pytest.raises(YahooError, match="0 of 0 tickers have no complete answer"):
-        covered(told("NO", "unknown"), on_unknown="skip")
+    with pytest.raises(UniverseError, match=r"^Yahoo knows none of the tickers 'NO', 'NONE': correct the universe$"):
+        covered(told("NO", "unknown"), told("NONE", "unknown"), on_unknown="skip")
 
 
 def test_a_failed_or_empty_ticker_fails_the_phase_with_its_reason_after_coverage_is_stored() -> None:

@@ -208,6 +208,12 @@ def test_rows_outside_the_span_are_dropped() -> None:
     assert [int(ts.timestamp()) for ts in bars["ts"].to_pylist()] == AT
 
 
+def test_the_running_minute_is_dropped() -> None:
+    # Yahoo stamps it with the second of its last trade.
+    bars = bars_from_frame("X", frame([*AT[:2], AT[1] + 67]), SPAN)
+    assert [int(ts.timestamp()) for ts in bars["ts"].to_pylist()] == AT[:2]
+
+
 def test_a_bar_twice_or_out_of_order_is_refused() -> None:
     for ts in ([AT[0], AT[0]], [AT[1], AT[0]]):
         with pytest.raises(YahooError, match="X: the answer holds a bar twice"):

@@ -60,6 +60,21 @@ def test_a_file_becomes_one_set_of_arrays_per_ticker(path: Path) -> None:
     assert market.end == datetime(2026, 3, 12, 13, 34, tzinfo=UTC)
 
 
+def test_tickers_take_yahoos_spelling(path: Path) -> None:
+    # Ordered as the file spells them: in Yahoo's spelling BRK-B would stand before BRK-C.
+    tickers = ["BRK-C", "BRK-C", "BRK-C", "BRK.B", "BRK.B"]
+    market = read_bars_file(write(path, columns(ticker=tickers)))
+    assert market.tickers == ("BRK-B", "BRK-C")
+    assert market.bars["BRK-B"].close.tolist() == [401.0, 400.0]
+
+
+def test_two_spellings_of_one_ticker_and_what_is_no_ticker_are_refused(path: Path) -> None:
+    with pytest.raises(BadBars, match=r"BRK-B and BRK\.B are the same ticker, BRK-B in Yahoo's spelling"):
+        read_bars_file(write(path, columns(ticker=["BRK-B"] * 3 + ["BRK.B"] * 2)))
+    with pytest.raises(BadBars, match="parquet: 'A/B' is no ticker: use letters"):
+        read_bars_file(write(path, columns(ticker=["A/B"] * 3 + ["AAPL.L"] * 2)))
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_ts_may_have_any_unit(path: Path, unit: str) -> None:
     written = write(path, columns(), pa.timestamp("ms" if unit == "s" else unit, tz="America/New_York"))

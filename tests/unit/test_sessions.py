@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-from app.sessions import last_sessions, market_day, recent_sessions, sessions_between, sessions_on, utc
+from app.sessions import last_sessions, market_day, recent_sessions, sessions_between, utc
 
 THANKSGIVING = date(2025, 11, 27)
 HALF_DAY = date(2025, 11, 28)
@@ -26,21 +26,6 @@ def test_the_open_moves_with_daylight_saving() -> None:
 def test_days_without_a_session_give_none() -> None:
     assert sessions_between(THANKSGIVING, THANKSGIVING) == ()
     assert sessions_between(date(2025, 12, 6), date(2025, 12, 7)) == ()
-    assert sessions_on([]) == ()
-
-
-def test_sessions_of_chosen_days_are_ascending_and_leave_out_holidays() -> None:
-    found = sessions_on([date(2025, 12, 1), THANKSGIVING, HALF_DAY])
-    assert [s.day for s in found] == [HALF_DAY, date(2025, 12, 1)]
-
-
-def test_the_minute_of_an_instant_counts_from_the_open() -> None:
-    (session,) = sessions_on([HALF_DAY])
-    assert session.minute_of(session.open_ts - 1) == -1
-    assert session.minute_of(session.open_ts) == 0
-    assert session.minute_of(session.open_ts + 119) == 1
-    assert session.minute_of(session.close_ts - 60) == 209
-    assert session.minute_of(session.close_ts) == 210
 
 
 def test_the_last_sessions_end_on_or_before_a_day() -> None:
@@ -59,8 +44,8 @@ def test_a_running_session_is_recent_and_one_that_has_not_opened_is_not() -> Non
     assert [s.day.day for s in recent_sessions(opened.replace(second=0), 4)] == [28]
 
 
-def test_a_session_that_opened_before_the_asked_hours_is_not_recent() -> None:
+def test_a_session_is_recent_as_long_as_an_hour_is_left_to_ask_for_it() -> None:
     # Yahoo answers no request that starts more than so many times 24 hours ago.
-    now = datetime(2025, 12, 3, 14, 30, tzinfo=UTC)
+    now = datetime(2025, 12, 3, 13, 30, tzinfo=UTC)
     assert recent_sessions(now, 5)[0].day == HALF_DAY
     assert recent_sessions(now.replace(second=1), 5)[0].day == date(2025, 12, 1)

@@ -1,4 +1,4 @@
-"""One worker's part: what a ticker got, what it lacks, and which copy of a bar is kept."""
+"""One worker's part: what a ticker got and what it lacks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from app.errors import YahooError
-from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, empty_bars
+from app.ingest.bars import empty_bars
+from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker
 from app.ingest.plan import Plan, Span, make_plan
-from app.ingest.shard import fetch_ticker, latest_bars, missing_minutes
-from tests.fakes import make_bars, make_sessions, with_column
+from app.ingest.shard import fetch_ticker, missing_minutes
+from tests.fakes import make_bars, make_sessions
 
 SESSIONS = make_sessions(5, 3)
 FIRST, SECOND = SESSIONS
@@ -84,20 +85,3 @@ def test_a_failed_span_fails_the_ticker_but_keeps_the_bars_before_it() -> None:
 def test_missing_minutes_are_those_of_the_session_alone(minutes: tuple[int, ...], missing: dict[str, int]) -> None:
     # Minutes before the open and from the close on stand in for none.
     assert missing_minutes(day_one(-1, *minutes, 5, 6), [FIRST]) == missing
-
-
-def test_of_two_copies_of_a_bar_the_last_written_is_kept_and_all_are_in_order() -> None:
-    old = day_one(0, 1, 2)
-    new = with_column(day_one(1, 3), "close", [7.0, 8.0])
-    other = make_bars("AA", FIRST, [4])
-    kept = latest_bars([old, other, new])
-    assert kept["ticker"].to_pylist() == ["AA"] + ["AAPL"] * 4
-    assert [(ts.minute) for ts in kept["ts"].to_pylist()] == [34, 30, 31, 32, 33]
-    closes = old["close"].to_pylist()
-    assert kept["close"].to_pylist()[1:] == [closes[0], 7.0, closes[2], 8.0]
-    assert kept.schema == old.schema
-
-
-def test_the_last_copy_wins_within_one_table_too() -> None:
-    twice = with_column(pa.concat_tables([day_one(0), day_one(0)]), "volume", [1, 2])
-    assert latest_bars([twice])["volume"].to_pylist() == [2]

@@ -50,3 +50,18 @@ def test_an_absent_or_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("# nobody\n")
     with pytest.raises(UniverseError, match="the universe is empty"):
         read_universe(str(tmp_path / "empty.txt"))
+
+
+def test_a_file_that_is_no_text_or_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
+    binary = tmp_path / "bars.txt"
+    binary.write_bytes(b"PAR1\xff\xfe")
+    folder = tmp_path / "folder.txt"
+    folder.mkdir()
+    for path, reason in (
+        (binary, "is not UTF-8 text"),
+        (folder, "cannot be read: Is a directory"),
+        (tmp_path / ("x" * 300 + ".txt"), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(UniverseError, match=f"universe file {path} {reason}") as caught:
+            read_universe(str(path))
+        assert "\n" not in str(caught.value)
