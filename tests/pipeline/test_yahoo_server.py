@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -461,14 +460,10 @@ def test_the_process_says_where_it_is_and_ends_on_a_signal() -> None:
         connection.close()
 
 
-def test_a_port_in_use_is_one_line_and_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert main(["--sim", "tickers=1", "--sim", "sessions=1", "--port", str(port)]) == 1
+def test_a_port_in_use_is_one_line_and_exit_10(taken_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--sim", "tickers=1", "--sim", "sessions=1", "--port", str(taken_port)]) == 10
     out, err = capsys.readouterr()
-    assert err == f"embedded Yahoo: port {port} is in use: choose another with --port, or 0 for any free one\n"
+    assert err == f"embedded Yahoo: port {taken_port} is in use: choose another with --port, or 0 for any free one\n"
     assert out == ""
 
 
