@@ -101,7 +101,8 @@ class Bucket:
     def get_table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet object, only `columns` of it when given."""
         try:
-            return pq.read_table(io.BytesIO(self.get(key)), columns=columns)
+            # Without threads: pyarrow 26's pool aborts one in three processes that end soon after such a read.
+            return pq.read_table(io.BytesIO(self.get(key)), columns=columns, use_threads=False)
         except pa.ArrowInvalid as exc:
             raise StorageError(f"s3://{self.name}/{key} is not a Parquet object: {exc}") from exc
 

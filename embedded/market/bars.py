@@ -158,7 +158,7 @@ def _table(path: Path) -> Any:
         if missing:
             raise BadBars(f"{path}: lacks {len(missing)} of {len(wanted)} columns, first {missing[0]}: has {present}")
         # Without partitioning: a folder of the path such as dt=2026-03-24 would become a column.
-        table = pq.read_table(path, columns=wanted, partitioning=None)
+        table = pq.read_table(path, columns=wanted, partitioning=None, use_threads=False)  # see app.storage
     except FileNotFoundError as exc:
         raise BadBars(f"{path}: there is no such file") from exc
     except (OSError, pa.ArrowException) as exc:

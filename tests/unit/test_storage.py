@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -118,3 +121,12 @@ def test_a_fingerprint_tells_apart_where_parts_end() -> None:
     assert fingerprint(b"ab", b"c") != fingerprint(b"a", b"bc")
     length = (2).to_bytes(8, "big")
     assert fingerprint(b"ab") == hashlib.sha256(length + b"ab").hexdigest()
+
+
+def test_a_process_that_has_just_read_a_table_ends_with_its_own_status() -> None:
+    code = (
+        "import sys, pyarrow as pa; from tests.fakes import bucket; b = bucket();"
+        "b.put_table('k', pa.table({'x': list(range(1000))})); b.get_table('k', ['x']); sys.exit(8)"
+    )
+    root = Path(__file__).parents[2]
+    assert [subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode for _ in range(5)] == [8] * 5
