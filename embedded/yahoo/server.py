@@ -18,11 +18,11 @@ from aiohttp import web
 
 from app.sessions import sessions_between
 from embedded.market.bars import Market
+from embedded.ports import HOST
 from embedded.yahoo.chart import chart_body
 from embedded.yahoo.faults import NO_FAULTS, FaultKind, Faults, TokenBucket
 from embedded.yahoo.query import ChartError, ChartQuery, parse_query
 
-HOST: Final = "127.0.0.1"
 COOKIE: Final = "A3"
 CRUMB: Final = "st0ckFl0w.cr"
 _SHORT_SHARE: Final = 2 / 3
