@@ -12,6 +12,7 @@ market bucket
 model bucket
     ``datasets/<run>/...``                            dense feature tables and their spec
     ``models/<model>/...``                            weights, ONNX, spec, metrics, checkpoints
+    ``models/candidates/<run>.json``                  the model that a run trained, before the gate
     ``models/current.json``                           the pointer that serving follows
 predictions bucket
     ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``
@@ -41,6 +42,18 @@ ENV_PROGRESS: Final = "STOCKFLOW_PROGRESS"
 """``json`` makes a phase print its progress as JSON lines on standard output."""
 ENV_AWS_ENDPOINT_URL: Final = "AWS_ENDPOINT_URL"
 """boto3's own variable; set by the embedded AWS."""
+ENV_ARRAY_INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
+"""AWS Batch's own variable: the number of a child of an array job, which is its shard."""
+ENV_DATASET_FOLDER: Final = "SM_CHANNEL_DATASET"
+"""SageMaker's own variable: folder of the input channel `dataset`; unset means the model bucket."""
+ENV_METRICS_LOG_GROUP: Final = "STOCKFLOW_METRICS_LOG_GROUP"
+"""CloudWatch log group for metrics where standard output does not reach CloudWatch by itself (EMR)."""
+ENV_FLEET_GROUP: Final = "STOCKFLOW_FLEET_GROUP"
+"""Auto Scaling group of the ingest fleet; unset where Batch manages its own instances."""
+ENV_JOB_QUEUES: Final = "STOCKFLOW_JOB_QUEUES"
+"""Batch job queues of the deployment, by commas."""
+ENV_CLUSTER_ID: Final = "STOCKFLOW_CLUSTER_ID"
+"""The EMR cluster that is always on; unset where each execution has its own."""
 
 # --- time ----------------------------------------------------------------------------------------
 
@@ -91,6 +104,17 @@ FEATURE_RETURN: Final = "log_return"
 FEATURE_VOLUME: Final = "log_volume"
 FEATURES: Final = (FEATURE_RETURN, FEATURE_VOLUME)
 """Features of one minute, in the order of the model's input. See app.dataset.features."""
+
+# --- metrics -------------------------------------------------------------------------------------
+
+METRICS_NAMESPACE: Final = "stockflow"
+METRIC_COVERAGE: Final = "Coverage"
+METRIC_REQUESTS: Final = "YahooRequests"
+METRIC_RATE_LIMITED: Final = "YahooRateLimited"
+METRIC_STREAM_LAG: Final = "StreamLag"
+METRIC_PREDICTIONS: Final = "Predictions"
+TRAINING_METRICS: Final = ("loss", "validation_loss", "s_per_epoch", "sequences_per_s")
+"""What rank 0 prints after each epoch as ``name=value`` words; SageMaker reads them from its log."""
 
 # --- keys: market bucket -------------------------------------------------------------------------
 
@@ -159,6 +183,10 @@ def result_key(run_id: str, phase: str) -> str:
 DATASETS_PREFIX: Final = "datasets/"
 MODELS_PREFIX: Final = "models/"
 CURRENT_MODEL_KEY: Final = "models/current.json"
+LATEST_DATASET_KEY: Final = "datasets/latest.json"
+"""Names the run whose dataset was built last: what training alone trains on."""
+TRAINING_JOBS_PREFIX: Final = "training-jobs/"
+"""Where SageMaker leaves its own output of a job; the model itself goes to `models/`."""
 
 
 def dataset_key(run_id: str, split: str) -> str:
@@ -181,10 +209,17 @@ def model_key(model_id: str, name: str) -> str:
     return f"{model_prefix(model_id)}{name}"
 
 
+def candidate_key(run_id: str) -> str:
+    """The model that a run's training left complete, not yet promoted: its id and the SHA-256 of its files."""
+    return f"{MODELS_PREFIX}candidates/{run_id}.json"
+
+
 MODEL_KERAS: Final = "model.keras"
 MODEL_ONNX: Final = "model.onnx"
 MODEL_SPEC: Final = "spec.json"
 MODEL_METRICS: Final = "metrics.json"
+MODEL_DECISION: Final = "decision.json"
+"""Whether the model was promoted, and why; written by the gate."""
 MODEL_FILES: Final = (MODEL_KERAS, MODEL_ONNX, MODEL_SPEC, MODEL_METRICS)
 """A model is complete when all of these exist."""
 

@@ -74,6 +74,14 @@ class TrainingSettings(_Group):
     timeout_s: Annotated[float, Field(gt=0, description="limit of the whole training")] = 3600.0
 
 
+class GateSettings(_Group):
+    """Between training and serving: which model may take over."""
+
+    min_skill: Annotated[
+        float, Field(ge=-1, le=1, description="a model is promoted above this skill over persistence in validation")
+    ] = 0.0
+
+
 class ServingSettings(_Group):
     """Phase III: ticks in, predictions out."""
 
@@ -95,6 +103,7 @@ class Settings(_Group):
     ingest: IngestSettings = IngestSettings()
     dataset: DatasetSettings = DatasetSettings()
     training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
 
     @model_validator(mode="after")

@@ -1,27 +1,24 @@
 """S3 as the phases see it: whole objects under deterministic keys.
 
-The endpoint comes from boto3's own configuration (``AWS_ENDPOINT_URL`` for the embedded AWS), so the
-same code runs against both. Every failure of boto3 becomes a StorageError here and nowhere else.
+Nothing but boto3 is needed, so that a Lambda can use it too; tables are in app.tables. The endpoint comes
+from boto3's own configuration (``AWS_ENDPOINT_URL`` for the embedded AWS), so the same code runs against
+both. Every failure of boto3 becomes a StorageError here and nowhere else.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import boto3
-import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app import contract
 from app.errors import ObjectMissing, StorageError
 
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=30)
@@ -94,18 +91,6 @@ class Bucket:
         """Read a JSON document."""
         return json.loads(self.get(key))
 
-    def put_table(self, key: str, table: pa.Table) -> None:
-        """Write a table as zstd Parquet."""
-        self.put(key, to_parquet(table), "application/vnd.apache.parquet")
-
-    def get_table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a Parquet object, only `columns` of it when given."""
-        try:
-            # Without threads: pyarrow 26's pool aborts one in three processes that end soon after such a read.
-            return pq.read_table(io.BytesIO(self.get(key)), columns=columns, use_threads=False)
-        except pa.ArrowInvalid as exc:
-            raise StorageError(f"s3://{self.name}/{key} is not a Parquet object: {exc}") from exc
-
     @contextmanager
     def _storage_errors(self, key: str) -> Iterator[None]:
         try:
@@ -134,25 +119,6 @@ def _connect() -> Any:
 def to_json(value: Any) -> bytes:
     """JSON bytes: keys in the given order, dates as ISO text, no NaN."""
     return (json.dumps(value, indent=1, default=str, allow_nan=False) + "\n").encode()
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes, zstd."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
-def arrow_schema(columns: Sequence[contract.Column]) -> pa.Schema:
-    """The Arrow schema of a table of the contract."""
-    types = {
-        "string": pa.string(),
-        "double": pa.float64(),
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "timestamp[ms, tz=UTC]": pa.timestamp("ms", tz="UTC"),
-    }
-    return pa.schema([pa.field(column.name, types[column.arrow_type], nullable=False) for column in columns])
 
 
 def fingerprint(*parts: bytes) -> str:

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError
 
 from app import contract
 from app.sessions import Session
-from app.storage import Bucket, arrow_schema
+from app.storage import Bucket
+from app.tables import arrow_schema
 
 FIRST_DAY = date(2025, 12, 1)
 

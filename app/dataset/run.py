@@ -11,6 +11,7 @@ from app.ingest.plan import read_plan
 from app.progress import Report
 from app.settings import DatasetSettings
 from app.storage import Bucket
+from app.tables import put_table
 
 
 def run_dataset(
@@ -24,7 +25,7 @@ def run_dataset(
     dataset = build_dataset(bars, sessions, settings, on_ticker=lambda done, total: report(done, total, "tickers"))
     models.delete(contract.dataset_spec_key(run_id))  # an earlier spec must not stand beside these splits
     for name, table in dataset.splits.items():
-        models.put_table(contract.dataset_key(run_id, name), table)
+        put_table(models, contract.dataset_key(run_id, name), table)
     models.put_json(contract.dataset_spec_key(run_id), dataset.report())  # last: it says that the dataset is whole
     found = dataset.report()
     return {

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from app import contract
 from app.errors import TooFewBars
 from app.sessions import Session
-from app.storage import Bucket, arrow_schema
+from app.storage import Bucket
+from app.tables import arrow_schema, get_table
 
 
 def empty_bars() -> pa.Table:
@@ -44,7 +45,7 @@ def read_bars(market: Bucket, sessions: Iterable[Session], tickers: Sequence[str
     found = [info for session in sessions for info in market.objects(contract.bars_day_prefix(session.day))]
     tables = []
     for info in sorted(found, key=lambda info: (info.modified, info.key)):
-        table = market.get_table(info.key).select(schema.names).cast(schema)
+        table = get_table(market, info.key).select(schema.names).cast(schema)
         tables.append(table.filter(pc.is_in(table["ticker"], value_set=wanted)))
     if not any(len(table) for table in tables):
         raise TooFewBars(f"no bars under s3://{market.name}/{contract.BARS_PREFIX}: run `stockflow ingest` first")

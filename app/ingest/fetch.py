@@ -30,7 +30,7 @@ from app.ingest.plan import Span
 from app.ingest.yahoo_session import Attempt, YahooSession
 from app.sessions import utc
 from app.settings import IngestSettings
-from app.storage import arrow_schema
+from app.tables import arrow_schema
 
 _OK = 200
 _NOT_FOUND = 404

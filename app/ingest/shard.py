@@ -20,6 +20,7 @@ from app.ingest.yahoo_session import YahooSession
 from app.sessions import Session
 from app.settings import IngestSettings
 from app.storage import Bucket
+from app.tables import get_table, put_table
 
 Status = Literal["complete", "partial", "empty", "unknown", "failed"]
 
@@ -138,7 +139,7 @@ def _merge_day(market: Bucket, day: date, shard: Shard, fresh: pa.Table) -> None
     """Overwrite the shard's object of one day; bars that only the stored one holds are kept."""
     key = contract.bars_key(day, shard.name)
     try:
-        stored = market.get_table(key)
+        stored = get_table(market, key)
     except ObjectMissing:
         stored = empty_bars()
-    market.put_table(key, latest_bars([stored.select(fresh.column_names).cast(fresh.schema), fresh]))
+    put_table(market, key, latest_bars([stored.select(fresh.column_names).cast(fresh.schema), fresh]))

@@ -14,6 +14,7 @@ from app.ingest.plan import Plan
 from app.progress import Report, silent
 from app.sessions import Session
 from app.storage import Bucket
+from app.tables import put_table
 
 
 def replay_session(
@@ -40,7 +41,7 @@ def replay_session(
         due_s = (int(minute) - int(minutes[0])) / speed
         sleep(max(0.0, started + due_s - now_s()))
         key = contract.ticks_key(plan.run_id, session.day, int(minute) * 1000, seq)
-        market.put_table(key, bars.filter(ts == minute))
+        put_table(market, key, bars.filter(ts == minute))
         report(seq + 1, len(minutes), "minutes fed")
     end = {"last_key": key, "objects": len(minutes), "ticks": len(bars), "day": session.day.isoformat()}
     market.put_json(contract.feed_end_key(plan.run_id), end)

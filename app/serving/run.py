@@ -23,6 +23,7 @@ from app.serving.stream import run_stream, start_spark
 from app.serving.warm import write_warm_state
 from app.settings import Place, Settings
 from app.storage import Bucket
+from app.tables import get_table
 
 
 def run_serving(
@@ -96,7 +97,7 @@ def _stream_id(run_id: str, market: Bucket) -> str:
 def _count_predictions(predictions: Bucket, run_id: str) -> int:
     """Stored predictions of a run, those of a stream before a restart included."""
     keys = [k for k in predictions.keys(contract.PREDICTIONS_PREFIX) if contract.predictions_run(k) == run_id]
-    return sum(len(predictions.get_table(key, ["ticker"])) for key in keys)
+    return sum(len(get_table(predictions, key, ["ticker"])) for key in keys)
 
 
 def feed_command() -> list[str]:

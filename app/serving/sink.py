@@ -12,7 +12,8 @@ from app import contract
 from app.clock import Clock
 from app.errors import ObjectMissing
 from app.sessions import market_day, utc
-from app.storage import Bucket, arrow_schema
+from app.storage import Bucket
+from app.tables import arrow_schema, put_table
 
 
 class PredictionSink:
@@ -40,7 +41,7 @@ class PredictionSink:
         stored = to_contract(table, self._clock().timestamp())
         for day in sorted(set(days)):
             key = contract.predictions_key(day, self._run_id, micro_batch)
-            self._bucket.put_table(key, stored.filter(pa.array(days == day)))
+            put_table(self._bucket, key, stored.filter(pa.array(days == day)))
         self._write_latest(stored)
         self.written += len(stored)
         self._on_rows(self.written)

@@ -15,6 +15,7 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 from app import contract
 from app.ingest.bars import bar_starts
 from app.storage import Bucket
+from app.tables import get_table
 
 SOURCE = "stockflow_ticks"
 SCHEMA = "ticker string, ts long, open double, close double, volume double"
@@ -64,7 +65,7 @@ class TickReader(DataSourceStreamReader):
             raise TypeError(f"not a part of this source: {partition!r}")
         bucket = Bucket(self._bucket_name)
         for key in partition.keys:
-            table = bucket.get_table(key, [column.name for column in contract.TICKS])
+            table = get_table(bucket, key, [column.name for column in contract.TICKS])
             yield from _as_schema(table).to_batches()
 
     def commit(self, end: dict[str, str]) -> None:

@@ -26,6 +26,7 @@ from app.errors import StockflowError, TrainingError
 from app.progress import Report, choose_mode, reporter, silent
 from app.settings import DatasetSettings, Settings, load, place_from_environ
 from app.storage import Bucket
+from app.tables import get_table
 from app.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from app.training.evaluate import Metrics, evaluate
 from app.training.export import export_model
@@ -73,7 +74,7 @@ def _train() -> None:
     settings = settings.model_copy(update={"dataset": DatasetSettings.model_validate(stored["settings"])})
     splits = {
         name: window_set(
-            models.get_table(contract.dataset_key(place.run_id, name)), spec, settings.dataset.max_filled_share
+            get_table(models, contract.dataset_key(place.run_id, name)), spec, settings.dataset.max_filled_share
         )
         for name in ("train", "validation", *(["test"] if hvd.rank() == 0 else []))
     }

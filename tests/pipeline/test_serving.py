@@ -21,6 +21,7 @@ from app.dataset.windows import window_set
 from app.ingest.bars import read_bars
 from app.ingest.plan import read_plan
 from app.serving.scoring import Scorer
+from app.tables import get_table
 from tests.pipeline.conftest import TICKERS, World
 
 
@@ -31,7 +32,7 @@ def predictions(world: World) -> pd.DataFrame:
         for key in world.predictions.keys(contract.PREDICTIONS_PREFIX)
         if contract.predictions_run(key) == world.run_id
     ]
-    frame = pa.concat_tables([world.predictions.get_table(key) for key in keys]).to_pandas()
+    frame = pa.concat_tables([get_table(world.predictions, key) for key in keys]).to_pandas()
     return frame.sort_values(["ticker", "as_of"], ignore_index=True)
 
 
@@ -55,7 +56,7 @@ def test_streamed_forecasts_are_those_of_the_batch_windows_of_the_same_bars(serv
     """The test split holds the replayed session: its windows, cut by the dataset phase, scored here."""
     model_id = served.result("train")["model_id"]
     spec = Spec.from_json(served.models.get_json(contract.dataset_spec_key(served.run_id)))
-    windows = window_set(served.models.get_table(contract.dataset_key(served.run_id, "test")), spec, 0.2)
+    windows = window_set(get_table(served.models, contract.dataset_key(served.run_id, "test")), spec, 0.2)
     scorer = Scorer(model_id, served.models.get(contract.model_key(model_id, contract.MODEL_ONNX)), spec)
     names = [windows.tickers[i] for i in windows.ticker]
     mean, std, _ = spec.scaling(names)

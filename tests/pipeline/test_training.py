@@ -17,6 +17,7 @@ from app.dataset.spec import Spec
 from app.dataset.windows import window_set
 from app.serving.scoring import Scorer, current_model_id
 from app.storage import Bucket
+from app.tables import get_table
 from tests.pipeline.conftest import World
 
 
@@ -86,7 +87,7 @@ def test_the_onnx_model_forecasts_as_keras_did(trained: World) -> None:
     """The metrics of the test split, computed by Keras in training, come out of ONNX Runtime as well."""
     result = trained.result("train")
     spec = Spec.from_json(trained.models.get_json(contract.dataset_spec_key(trained.run_id)))
-    windows = window_set(trained.models.get_table(contract.dataset_key(trained.run_id, "test")), spec, 0.2)
+    windows = window_set(get_table(trained.models, contract.dataset_key(trained.run_id, "test")), spec, 0.2)
     onnx = trained.models.get(contract.model_key(result["model_id"], contract.MODEL_ONNX))
     scorer = Scorer(result["model_id"], onnx, spec)
     names = [windows.tickers[i] for i in windows.ticker]

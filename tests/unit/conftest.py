@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from app import contract
-from app.storage import arrow_schema
+from app.tables import arrow_schema
 from tests.fakes import FakeS3
 
 settings.register_profile(

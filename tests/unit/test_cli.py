@@ -18,6 +18,7 @@ from app import __version__, contract
 from app.cli import cli, main
 from app.ingest.plan import make_plan
 from app.storage import Bucket
+from app.tables import put_table
 from tests.fakes import FakeS3, make_bars, make_sessions, market_bars
 
 HEAVY = {"boto3", "exchange_calendars", "keras", "numpy", "onnxruntime", "pandas", "pyarrow", "pyspark", "tensorflow"}
@@ -178,7 +179,7 @@ def store_plan() -> Bucket:
 def test_the_feed_replays_the_last_session(stockflow: Stockflow) -> None:
     market = store_plan()
     bars = pa.concat_tables([make_bars("A", SESSIONS[-1]), make_bars("B", SESSIONS[-1], [7])])
-    market.put_table(contract.bars_key(SESSIONS[-1].day, "s"), bars)
+    put_table(market, contract.bars_key(SESSIONS[-1].day, "s"), bars)
     ended = stockflow("feed", "--speed", "1000000")
     assert (ended.status, ended.out.splitlines()[-1]) == (0, "feed: 21 ticks in 20 objects")
     assert market.get_json(contract.feed_end_key("r"))["ticks"] == 21
@@ -187,7 +188,7 @@ def test_the_feed_replays_the_last_session(stockflow: Stockflow) -> None:
 def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s3: FakeS3) -> None:
     market = store_plan()
     for session in SESSIONS:
-        market.put_table(contract.bars_key(session.day, "s"), market_bars(["A", "B"], [session]))
+        put_table(market, contract.bars_key(session.day, "s"), market_bars(["A", "B"], [session]))
     days = [session.day.isoformat() for session in SESSIONS]
     market.put_json(contract.coverage_key("r"), {"days": days})
     s3.puts.clear()
@@ -205,7 +206,7 @@ def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s
 def test_days_that_the_run_does_not_hold_are_left_out_of_its_dataset(stockflow: Stockflow) -> None:
     market = store_plan()
     for session in SESSIONS[1:]:
-        market.put_table(contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
+        put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
     days = [session.day.isoformat() for session in SESSIONS[1:]]
     market.put_json(contract.coverage_key("r"), {"days": days})
     sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]

@@ -10,6 +10,7 @@ from app.errors import TooFewBars
 from app.ingest.plan import Plan, make_plan
 from app.serving.feed import replay_session
 from app.storage import Bucket
+from app.tables import get_table, put_table
 from tests.fakes import FakeS3, FakeTime, bucket, make_bars, make_sessions
 
 BEFORE, SESSION = make_sessions(5, 5)
@@ -20,9 +21,9 @@ BARS = pa.concat_tables([make_bars("A", SESSION), make_bars("B", SESSION, [0, 3]
 def market_of(s3: FakeS3) -> Bucket:
     """Bars of both sessions, and those of a ticker that is not in the plan."""
     market = bucket(s3)
-    market.put_table(contract.bars_key(BEFORE.day, "s"), make_bars("A", BEFORE))
-    market.put_table(contract.bars_key(SESSION.day, "s"), BARS)
-    market.put_table(contract.bars_key(SESSION.day, "t"), make_bars("OTHER", SESSION))
+    put_table(market, contract.bars_key(BEFORE.day, "s"), make_bars("A", BEFORE))
+    put_table(market, contract.bars_key(SESSION.day, "s"), BARS)
+    put_table(market, contract.bars_key(SESSION.day, "t"), make_bars("OTHER", SESSION))
     s3.puts.clear()
     return market
 
@@ -32,7 +33,7 @@ def test_each_minute_is_one_object_with_all_its_bars() -> None:
     market = market_of(s3)
     replay_session(PLAN, SESSION, market, speed=1e6, sleep=lambda s: None)
     keys = market.keys(contract.ticks_prefix("r"))
-    tables = [market.get_table(key) for key in keys]
+    tables = [get_table(market, key) for key in keys]
     assert [table["ticker"].to_pylist() for table in tables] == [["A", "B"], ["A"], ["A"], ["A", "B"], ["A"]]
     assert pa.concat_tables(tables).sort_by([("ticker", "ascending"), ("ts", "ascending")]).equals(BARS)
     assert keys[1] == contract.ticks_key("r", SESSION.day, (SESSION.open_ts + 60) * 1000, 1)

@@ -23,7 +23,7 @@ from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, bars_from_frame
 from app.ingest.plan import Span
 from app.ingest.yahoo_session import YahooSession
 from app.settings import IngestSettings
-from app.storage import arrow_schema
+from app.tables import arrow_schema
 from tests.fakes import FakeTime, make_sessions
 
 (SESSION,) = make_sessions(5)

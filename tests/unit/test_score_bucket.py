@@ -15,6 +15,7 @@ from app.serving.rings import Rings
 from app.serving.score_bucket import OUTPUT_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.warm import WARM_SESSIONS, read_warm_state, ticks_from_table, write_warm_state
 from app.storage import Bucket
+from app.tables import put_table
 from tests.fakes import FakeS3, FakeState, make_bars, make_sessions, tiny_onnx
 
 WINDOW = 3
@@ -76,7 +77,7 @@ def test_a_repeated_micro_batch_gives_the_same_predictions_and_the_same_state() 
 def test_a_warm_stream_predicts_from_the_first_minute_on() -> None:
     market = Bucket("market")
     for session in SESSIONS[:-1]:
-        market.put_table(contract.bars_key(session.day, "s"), make_bars("A", session))
+        put_table(market, contract.bars_key(session.day, "s"), make_bars("A", session))
     write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], WINDOW)
     found = scored(FakeState(), ticks("A", 0, 1, 2, 3), ticks("B", 0))
     assert [(row["ticker"], row["carried_minutes"]) for row in found] == [("A", 2), ("A", 1), ("A", 0), ("A", 0)]
@@ -84,8 +85,8 @@ def test_a_warm_stream_predicts_from_the_first_minute_on() -> None:
 
 def test_a_ticker_that_comes_later_starts_warm_too() -> None:
     market = Bucket("market")
-    market.put_table(
-        contract.bars_key(SESSIONS[2].day, "s"), pa.concat_tables([make_bars(t, SESSIONS[2]) for t in "AB"])
+    put_table(
+        market, contract.bars_key(SESSIONS[2].day, "s"), pa.concat_tables([make_bars(t, SESSIONS[2]) for t in "AB"])
     )
     write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], WINDOW)
     state = FakeState()
@@ -97,8 +98,8 @@ def test_a_ticker_that_comes_later_starts_warm_too() -> None:
 def test_the_warm_state_is_that_of_the_sessions_just_before() -> None:
     market = Bucket("market")
     for session in SESSIONS:
-        market.put_table(contract.bars_key(session.day, "s"), make_bars("A", session))
-    market.put_table(contract.bars_key(SESSIONS[0].day, "t"), make_bars("LONG-AGO", SESSIONS[0]))
+        put_table(market, contract.bars_key(session.day, "s"), make_bars("A", session))
+    put_table(market, contract.bars_key(SESSIONS[0].day, "t"), make_bars("LONG-AGO", SESSIONS[0]))
     write_warm_state("r", market, SESSIONS, TODAY, ["A", "LONG-AGO"], WINDOW)
     expected = Rings.empty(["A", "LONG-AGO"], WINDOW)
     for session in SESSIONS[-1 - WARM_SESSIONS : -1]:

@@ -63,7 +63,7 @@ def test_settings_survive_the_json_in_which_they_travel() -> None:
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("train.epochs=1", "unknown setting train: allowed are ingest, dataset, training, serving"),
+        ("train.epochs=1", "unknown setting train: allowed are ingest, dataset, training, gate, serving"),
         ("serving.pace=1", "unknown setting serving.pace: allowed are serving.speed, serving.partitions,"),
         ("training.epochs=many", "setting training.epochs='many': input should be a valid integer"),
         ("ingest.request_days=8", "setting ingest.request_days=8: input should be less than or equal to 7"),

@@ -11,7 +11,8 @@ import pytest
 from app import contract
 from app.clock import fixed_clock
 from app.serving.sink import PredictionSink, to_contract
-from app.storage import Bucket, arrow_schema
+from app.storage import Bucket
+from app.tables import arrow_schema, get_table
 from tests.fakes import FakeS3, bucket, make_sessions
 
 MONDAY, TUESDAY = make_sessions(390, 390)
@@ -58,7 +59,7 @@ BATCH = Batch(("B", at(1), 0.3), ("A", at(1), 0.2), ("A", at(0), 0.1))
 def test_a_micro_batch_is_one_object_in_the_contracts_schema_and_in_order() -> None:
     predictions = bucket()
     sink(predictions)(BATCH, 7)
-    stored = predictions.get_table(contract.predictions_key(TUESDAY.day, "r", 7))
+    stored = get_table(predictions, contract.predictions_key(TUESDAY.day, "r", 7))
     assert stored.schema == arrow_schema(contract.PREDICTIONS)
     assert list(zip(stored["ticker"].to_pylist(), stored["predicted_return"].to_pylist(), strict=True)) == [
         ("A", 0.1),
@@ -82,7 +83,7 @@ def test_predictions_of_two_days_are_two_objects() -> None:
     predictions = bucket()
     sink(predictions)(Batch(("A", at(0), 0.1), ("A", at(389, MONDAY), 0.2)), 0)
     for session, value in ((MONDAY, 0.2), (TUESDAY, 0.1)):
-        table = predictions.get_table(contract.predictions_key(session.day, "r", 0))
+        table = get_table(predictions, contract.predictions_key(session.day, "r", 0))
         assert table["predicted_return"].to_pylist() == [value]
 
 

@@ -16,7 +16,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from app import contract
 from app.errors import ObjectMissing, StorageError
-from app.storage import Bucket, arrow_schema, fingerprint, to_json
+from app.storage import Bucket, fingerprint, to_json
+from app.tables import arrow_schema, get_table, put_table
 from tests.fakes import FakeS3, bucket, client_error, make_bars, make_sessions
 
 
@@ -30,7 +31,7 @@ CALLS = [
     lambda b: b.exists("k"),
     lambda b: b.keys("k"),
     lambda b: b.get_json("k"),
-    lambda b: b.get_table("k"),
+    lambda b: get_table(b, "k"),
 ]
 
 
@@ -85,16 +86,16 @@ def test_objects_are_listed_over_all_pages_in_order_and_after_a_key() -> None:
 
 def test_a_table_comes_back_as_it_went() -> None:
     held, bars = bucket(), make_bars("AAPL", make_sessions(5)[0])
-    held.put_table("t", bars)
-    assert held.get_table("t").equals(bars)
-    assert held.get_table("t", ["close", "ticker"]).column_names == ["close", "ticker"]
+    put_table(held, "t", bars)
+    assert get_table(held, "t").equals(bars)
+    assert get_table(held, "t", ["close", "ticker"]).column_names == ["close", "ticker"]
 
 
 def test_an_object_that_is_no_table_is_told_so() -> None:
     held = bucket()
     held.put("t", b"PAR0")
     with pytest.raises(StorageError, match="s3://fake/t is not a Parquet object"):
-        held.get_table("t")
+        get_table(held, "t")
 
 
 def test_json_is_the_same_bytes_for_the_same_value() -> None:
@@ -125,8 +126,9 @@ def test_a_fingerprint_tells_apart_where_parts_end() -> None:
 
 def test_a_process_that_has_just_read_a_table_ends_with_its_own_status() -> None:
     code = (
-        "import sys, pyarrow as pa; from tests.fakes import bucket; b = bucket();"
-        "b.put_table('k', pa.table({'x': list(range(1000))})); b.get_table('k', ['x']); sys.exit(8)"
+        "import sys, pyarrow as pa; from app.tables import get_table, put_table;"
+        "from tests.fakes import bucket; b = bucket();"
+        "put_table(b, 'k', pa.table({'x': list(range(1000))})); get_table(b, 'k', ['x']); sys.exit(8)"
     )
     root = Path(__file__).parents[2]
     assert [subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode for _ in range(5)] == [8] * 5

@@ -7,6 +7,7 @@ from pyspark.sql.datasource import InputPartition
 from app import contract
 from app.serving.tick_source import SCHEMA, TickKeys, TickReader, TickSource
 from app.storage import Bucket
+from app.tables import put_table
 from tests.fakes import FakeS3, make_bars, make_sessions
 
 (SESSION,) = make_sessions(10)
@@ -20,7 +21,7 @@ def reader(tasks: int = 2) -> TickReader:
 
 def feed(minutes: range) -> None:
     for i in minutes:
-        Bucket("fake").put_table(KEYS[i], make_bars("A", SESSION, [i]))
+        put_table(Bucket("fake"), KEYS[i], make_bars("A", SESSION, [i]))
 
 
 def keys_of(parts: list[InputPartition]) -> list[tuple[str, ...]]:

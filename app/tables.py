@@ -1,0 +1,41 @@
+"""Tables in S3: Parquet objects in the schemas of the contract."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app import contract
+from app.errors import StorageError
+from app.storage import Bucket
+
+
+def put_table(bucket: Bucket, key: str, table: pa.Table) -> None:
+    """Write a table as one zstd Parquet object."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    bucket.put(key, sink.getvalue(), "application/vnd.apache.parquet")
+
+
+def get_table(bucket: Bucket, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet object, only `columns` of it when given."""
+    try:
+        # Without threads: pyarrow 26's pool aborts one in three processes that end soon after such a read.
+        return pq.read_table(io.BytesIO(bucket.get(key)), columns=columns, use_threads=False)
+    except pa.ArrowInvalid as exc:
+        raise StorageError(f"s3://{bucket.name}/{key} is not a Parquet object: {exc}") from exc
+
+
+def arrow_schema(columns: Sequence[contract.Column]) -> pa.Schema:
+    """The Arrow schema of a table of the contract."""
+    types = {
+        "string": pa.string(),
+        "double": pa.float64(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "timestamp[ms, tz=UTC]": pa.timestamp("ms", tz="UTC"),
+    }
+    return pa.schema([pa.field(column.name, types[column.arrow_type], nullable=False) for column in columns])
