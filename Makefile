@@ -3,14 +3,17 @@
 BIN := .venv/bin
 MARKET ?= simulated
 TESTS ?= tests
-TYPED := $(wildcard app embedded scripts benchmarks infra tests)
+TYPED := $(wildcard app embedded scripts benchmarks infra lambdas emr docker tests)
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
+WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+CDK := $(WITH_NODE) node_modules/.bin/cdk
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos check fix clean distclean
+.PHONY: help setup run test chaos synth emr bootstrap deploy destroy check check-cloud fix clean distclean
 
 help: ## list what make can do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install all that is needed (the other targets do it themselves)
 	@python3 scripts/setup.py
@@ -24,12 +27,35 @@ test: setup ## run the tests in TESTS=tests; ARGS='-k name' are passed on to pyt
 chaos: setup ## run the heavy fault tests that `make test` only samples
 	$(BIN)/pytest -m chaos tests $(ARGS)
 
+node_modules: package.json package-lock.json | setup
+	$(WITH_NODE) $(BIN)/npm ci --silent
+	@touch node_modules
+
+synth: setup node_modules ## write the CloudFormation templates into cdk.out; ARGS='-c NAME=VALUE' are passed on
+	$(CDK) synth --quiet $(ARGS)
+
+emr: setup ## build the Python environment and the certificates of the EMR cluster into build/emr
+	@python3 scripts/build_emr.py
+
+bootstrap: setup node_modules ## prepare an AWS account and region for the CDK, once
+	$(CDK) bootstrap $(ARGS)
+
+deploy: emr node_modules ## deploy both stacks to the AWS account of your credentials; see docs/deploy.md
+	$(CDK) deploy --all $(ARGS)
+
+destroy: setup node_modules ## destroy the compute stack; ARGS=--all takes the data stack too, but keeps the buckets
+	$(CDK) destroy $(or $(ARGS),'*-compute')
+
 check: setup ## lint, check formats, types, import rules and the lock file; changes nothing
 	build/tools/bin/uv lock --check --offline --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/mypy --strict --command "$$(cat app.py)"
 	$(BIN)/lint-imports
+
+check-cloud: setup ## carry out the container recipes on a bare Debian; needs root and debootstrap
+	$(BIN)/python scripts/try_recipes.py $(ARGS)
 
 fix: setup ## repair what ruff can repair, and format
 	$(BIN)/ruff check --fix
@@ -40,4 +66,4 @@ clean: ## remove the caches of the tools
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv and build/ too; only Horovod's wheel stays, in the user's cache
-	rm -rf .venv build
+	rm -rf .venv build node_modules cdk.out

@@ -48,7 +48,7 @@ def cli() -> None:
 
     The phases are linked by S3 alone and can be started one by one:
 
-      ingest -> dataset -> train -> serve
+      ingest -> dataset -> train -> promote -> serve
 
     `stockflow run` walks all of them on this machine against an embedded AWS.
     """
@@ -73,9 +73,10 @@ class _Phase:
     def finish(self, result: dict[str, Any]) -> None:
         """Store the phase's result: its last act."""
         from app.storage import Bucket
+        from app.workflow.results import write_result
 
-        result = {"phase": self.name, "wall_s": round(time.perf_counter() - self._started, 3), **result}
-        Bucket(self.place.market_bucket).put_json(contract.result_key(self.place.run_id, self.name), result)
+        wall_s = time.perf_counter() - self._started
+        result = write_result(Bucket(self.place.market_bucket), self.place.run_id, self.name, result, wall_s)
         click.echo(f"{self.name}: {result['rows']:,} rows in {result['wall_s']:.1f} s -> {result['where']}")
 
 
@@ -96,7 +97,12 @@ def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     type=click.Choice(["plan", "coverage"]),
     help="One step alone: write the plan, or join the shards' manifests.",
 )
-@click.option("--shard", type=int, help="One step alone: fetch this shard of the plan (a Batch array job's index).")
+@click.option(
+    "--shard",
+    type=int,
+    envvar=contract.ENV_ARRAY_INDEX,
+    help="One step alone: fetch this shard of the plan. A child of a Batch array job takes the one of its index.",
+)
 @_phase("ingest")
 def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | None) -> None:
     """Fetch 1-minute bars of the universe from Yahoo into S3.
@@ -109,10 +115,11 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
       stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
       stockflow ingest --shard 0
     """
-    from app.ingest.coverage import write_coverage
+    from app.ingest.coverage import ingest_result, write_coverage
     from app.ingest.plan import read_plan, write_plan
     from app.ingest.run import run_one_shard, run_shards
     from app.ingest.universe import read_universe
+    from app.sessions import recent_sessions
     from app.storage import Bucket
 
     market = Bucket(phase.place.market_bucket)
@@ -126,20 +133,23 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     else:
         if universe is None:
             raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers dow30")
-        plan = write_plan(phase.place.run_id, read_universe(universe), market, settings, phase.clock())
+        tickers, sessions = read_universe(universe), recent_sessions(phase.clock(), settings.days)
+        plan = write_plan(
+            *(phase.place.run_id, tickers, market, sessions), shards=settings.shards, request_days=settings.request_days
+        )
     if only == "plan":
         click.echo(f"{len(plan.shards)} shards -> s3://{market.name}/{contract.plan_key(plan.run_id)}")
         return
     if only is None:
         run_shards(plan, phase.place.market_bucket, settings, yahoo_url, phase.report)
-    coverage = write_coverage(plan, market, settings)
-    phase.finish(
-        {
-            "rows": coverage["rows"],
-            "where": f"s3://{market.name}/{contract.BARS_PREFIX}",
-            **{key: coverage[key] for key in ("requested", "statuses", "days", "requests", "retries")},
-        }
+    coverage = write_coverage(
+        plan,
+        market,
+        complete_share=settings.complete_share,
+        min_coverage=settings.min_coverage,
+        on_unknown=settings.on_unknown,
     )
+    phase.finish(ingest_result(coverage, market))
 
 
 @_phase("dataset")
@@ -164,7 +174,7 @@ def train(phase: _Phase) -> None:
     """Train the LSTM on the run's dataset, data-parallel with Horovod over MPI ranks.
 
     Averages gradients over the ranks at every step, checkpoints each epoch, measures against the
-    forecast that the price stays, exports to ONNX and moves models/current.json.
+    forecast that the price stays, exports to ONNX and leaves the model as the run's candidate.
 
     \b
     Example: stockflow train --set training.ranks=2 --set training.epochs=8
@@ -174,15 +184,41 @@ def train(phase: _Phase) -> None:
     phase.finish(run_training(phase.place, phase.settings, phase.environ, phase.report))
 
 
+@_phase("promote")
+def promote(phase: _Phase) -> None:
+    """Let the model that the run trained take over, if it is good enough.
+
+    Moves models/current.json when the model's skill over the forecast that the price stays, on the
+    validation days, is above gate.min_skill. A model that is not promoted is no error.
+
+    \b
+    Example: stockflow promote --set gate.min_skill=0.01
+    """
+    from app.clock import system_clock
+    from app.storage import Bucket
+    from app.training.gate import decide
+    from app.training.gate import promote as move_pointer
+
+    models, run_id = Bucket(phase.place.model_bucket), phase.place.run_id
+    decision = decide(models, run_id, phase.settings.gate.min_skill, system_clock())
+    if decision.promote:
+        move_pointer(models, run_id, system_clock())
+    click.echo(f"model {decision.model_id} is {'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
+    place = contract.CURRENT_MODEL_KEY if decision.promote else contract.model_prefix(decision.model_id)
+    phase.finish({"rows": decision.windows, "where": f"s3://{models.name}/{place}", **decision.to_json()})
+
+
 @click.option("--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...).")
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Folder of the stream's offsets and state; goes on from it."
+    "--checkpoint",
+    metavar="FOLDER",
+    help="Folder, or URI such as hdfs:///streams, of the stream's offsets and state; goes on from it.",
 )
 @click.option(
     "--feed/--no-feed", "with_feed", default=True, help="Start the replay too, or leave it to `stockflow feed`."
 )
 @_phase("serve")
-def serve(phase: _Phase, speed: float | None, checkpoint: Path | None, with_feed: bool) -> None:
+def serve(phase: _Phase, speed: float | None, checkpoint: str | None, with_feed: bool) -> None:
     """Score the last session of the run as it is replayed, with Spark Structured Streaming.
 
     Keeps the last 60 minutes of every ticker as state, starts warm from stored bars, and scores all
@@ -278,6 +314,24 @@ def settings() -> None:
 
     for line in describe():
         click.echo(line)
+
+
+@cli.command()
+@click.option("-c", "context", multiple=True, metavar="KEY=VALUE", help="A setting of the deployment, as for the CDK.")
+@click.option("--assume", multiple=True, metavar="NAME=VALUE", help="Change one assumption; the output lists them.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def cost(context: tuple[str, ...], assume: tuple[str, ...], as_json: bool) -> None:
+    """Estimate what a run and an idle month cost on AWS. Runs in a checkout; asks AWS nothing.
+
+    \b
+    Examples:
+      stockflow cost
+      stockflow cost -c training.instances=4 --assume sequences_per_s=30000
+      stockflow cost -c always_on=true --json
+    """
+    from infra.cost.report import show
+
+    show(context, assume, as_json=as_json)
 
 
 def _with_speed(settings: Settings, speed: float | None) -> Settings:

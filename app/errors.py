@@ -9,7 +9,8 @@
     ├── TooFewBars         not enough bars to cut one window
     ├── TrainingError      mpirun, a rank or the model failed
     ├── ServingError       the stream failed
-    └── MissingProgram     a system program (mpirun, java) is not installed
+    ├── MissingProgram     a system program (mpirun, java) is not installed
+    └── FleetBusy          another execution of the state machine has the ingest fleet
 
 Each message is one line that says what is wrong and what to change. The command line prints it and
 ends with the class's `exit_code`; anything else is a bug and shows its traceback.
@@ -102,3 +103,9 @@ class MissingProgram(StockflowError):
         super().__init__(f"{program} is not installed or not on PATH: type `apt-get install {package}`")
         self.program = program
         self.package = package
+
+
+class FleetBusy(StockflowError):
+    """An execution that started earlier has the ingest fleet, which all executions share."""
+
+    exit_code = 11

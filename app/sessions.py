@@ -5,6 +5,7 @@ Half days, holidays and daylight saving come from `exchange_calendars`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -12,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from app import contract
 
-_NEW_YORK = ZoneInfo(contract.EXCHANGE_TIMEZONE)
 _MARGIN = timedelta(days=10)
 """A calendar must hold a session on either side; the longest closure of the last decades took six days."""
 
@@ -35,6 +35,10 @@ class Session:
     def close_ts(self) -> int:
         """UTC epoch seconds of the close: the end of the last bar."""
         return self.open_ts + self.minutes * contract.BAR_S
+
+
+Between = Callable[[date, date], Sequence[Session]]
+"""Looks up the sessions from one day to another, both included, ascending."""
 
 
 @lru_cache(maxsize=64)
@@ -61,17 +65,17 @@ def last_sessions(count: int, last_day: date) -> tuple[Session, ...]:
 
 def market_day(instant: datetime) -> date:
     """The New York date of an instant."""
-    return instant.astimezone(_NEW_YORK).date()
+    return instant.astimezone(ZoneInfo(contract.EXCHANGE_TIMEZONE)).date()
 
 
-def recent_sessions(now: datetime, days: int) -> tuple[Session, ...]:
+def recent_sessions(now: datetime, days: int, between: Between = sessions_between) -> tuple[Session, ...]:
     """Sessions that opened in the last `days` times 24 hours less one, a running one included.
 
     Yahoo answers no request that starts more than so many times 24 hours ago: with the hour to spare, the
-    oldest session is still within them when it is asked for.
+    oldest session is still within them when it is asked for. between: where sessions are looked up.
     """
     oldest = now - timedelta(days=days) + _TIME_TO_ASK
-    found = sessions_between(market_day(oldest), market_day(now))
+    found = between(market_day(oldest), market_day(now))
     return tuple(s for s in found if oldest.timestamp() <= s.open_ts < now.timestamp())
 
 

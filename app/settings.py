@@ -2,7 +2,7 @@
 
 Settings are parsed once at the edge (`load`) and passed down. Sources, later ones win: the defaults
 below, the JSON object in ``STOCKFLOW_SETTINGS``, ``--set group.name=value`` flags. An unknown name or a
-wrong value is a SettingsError that names what is allowed.
+wrong value is a SettingsError that names what is allowed: a number is a JSON number, a day is text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app import contract
 from app.errors import SettingsError
+from app.rules import RUN_ID_PATTERN, RUN_ID_RULE, broken_rule
 
 
 class _Group(BaseModel):
@@ -60,7 +61,7 @@ class DatasetSettings(_Group):
 class TrainingSettings(_Group):
     """Phase II: the LSTM, data-parallel over MPI ranks."""
 
-    ranks: Annotated[int, Field(ge=1, le=8, description="MPI ranks: nodes x GPUs on AWS, processes here")] = 2
+    ranks: Annotated[int, Field(ge=1, le=32, description="MPI ranks: nodes x GPUs on AWS, processes here")] = 2
     epochs: Annotated[int, Field(ge=1, le=1000, description="passes over the training windows")] = 4
     batch: Annotated[int, Field(ge=1, le=8192, description="windows in one step of one rank")] = 256
     learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam for one rank; times ranks")] = 1e-3
@@ -107,9 +108,9 @@ class Settings(_Group):
     serving: ServingSettings = ServingSettings()
 
     @model_validator(mode="after")
-    def _buckets_fill_partitions(self) -> Settings:
-        if self.serving.buckets < self.serving.partitions:
-            raise ValueError("serving.buckets must be at least serving.partitions, or tasks stay empty")
+    def _keeps_the_rules(self) -> Settings:
+        if broken := broken_rule(self.model_dump()):
+            raise ValueError(broken)
         return self
 
 
@@ -119,7 +120,7 @@ class Place(_Group):
     market_bucket: str
     model_bucket: str
     predictions_bucket: str
-    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    run_id: Annotated[str, Field(pattern=RUN_ID_PATTERN)]
 
 
 def load(environ: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
@@ -166,9 +167,7 @@ def place_from_environ(environ: Mapping[str, str]) -> Place:
     try:
         return Place(**{field: environ[env] for field, env in names.items()})
     except ValidationError as exc:
-        raise SettingsError(
-            f"{contract.ENV_RUN_ID}={environ[contract.ENV_RUN_ID]!r}: use up to 64 letters, digits, '.', '_' and '-'"
-        ) from exc
+        raise SettingsError(f"{contract.ENV_RUN_ID}={environ[contract.ENV_RUN_ID]!r}: {RUN_ID_RULE}") from exc
 
 
 def explain(exc: ValidationError, model: type[BaseModel]) -> str:
@@ -205,7 +204,7 @@ def _merged(base: dict[str, Any], flags: Sequence[str]) -> Settings:
             raise SettingsError(f"{contract.ENV_SETTINGS}: group {group!r} must be a JSON object")
         base[group][field] = _json_or_text(value)
     try:
-        return Settings.model_validate(base)
+        return Settings.model_validate_json(json.dumps(base), strict=True)  # as app.workflow.schema judges
     except ValidationError as exc:
         raise SettingsError(explain(exc, Settings)) from exc
 

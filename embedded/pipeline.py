@@ -1,4 +1,4 @@
-"""The whole pipeline on one machine, in order: servers, ingest, dataset, train, serve, summary.
+"""The whole pipeline on one machine, in order: servers, ingest, dataset, train, promote, serve, summary.
 
 Each phase is the `stockflow` command itself in a process of its own, linked to the others by S3 alone.
 """
@@ -30,7 +30,7 @@ from embedded.screen import Screen
 from embedded.services import SIMULATED, clean_environ, s3_client, start_aws, start_yahoo
 from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
 
-PHASES = ("ingest", "dataset", "train", "serve")
+PHASES = ("ingest", "dataset", "train", "promote", "serve")
 YAHOO = "yahoo"
 _BUCKETS = {
     contract.ENV_MARKET_BUCKET: "stockflow-market",

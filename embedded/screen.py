@@ -100,6 +100,10 @@ class Screen:
                 f"model on the test days: mean absolute error {test['mae_usd']:.5f} USD, persistence"
                 f" {test['mae_persistence_usd']:.5f} USD; skill {test['skill']:+.4f}; direction {test['direction']:.3f}"
             )
+            if summary["promotion_reason"] is not None:
+                self.note(
+                    f"model {'promoted' if summary['promoted'] else 'not promoted'}: {summary['promotion_reason']}"
+                )
             self.note(f"ranks: {summary['ranks']}, largest weight difference {summary['rank_weight_max_diff']:g}")
         self.note(f"peak memory of all processes: {summary['peak_rss_mib']:,} MiB")
 

@@ -30,7 +30,9 @@ def collect(
 ) -> dict[str, Any]:
     """The summary of a run; figures of phases that did not succeed are null."""
     results = {phase.name: phase.result for phase in phases}
-    ingest, dataset, train, serve = (results.get(name, {}) for name in ("ingest", "dataset", "train", "serve"))
+    ingest, dataset, train, promote, serve = (
+        results.get(name, {}) for name in ("ingest", "dataset", "train", "promote", "serve")
+    )
     statuses = ingest.get("statuses", {})
     metrics = train.get("metrics", {})
     test = metrics.get("test", {})
@@ -61,6 +63,8 @@ def collect(
         "ranks": metrics.get("ranks"),
         "rank_weight_max_diff": metrics.get("rank_weight_max_diff"),
         "model_id": train.get("model_id"),
+        "promoted": promote.get("promote"),
+        "promotion_reason": promote.get("reason"),
         "mae_usd": test.get("mae_usd"),
         "mae_persistence_usd": test.get("mae_persistence_usd"),
         "metrics": {name: metrics[name] for name in ("validation", "test")} if metrics else None,

@@ -1,11 +1,12 @@
 """Build Horovod for the TensorFlow of the Python that runs this file, and install it there.
 
-usage: .venv/bin/python scripts/build_horovod.py --uv PATH
+usage: .venv/bin/python scripts/build_horovod.py --uv PATH [--gpu-operations NCCL --cuda-capabilities 75,90]
 
-Horovod's last release does not build on today's TensorFlow as it is; the patch under scripts/patches says why and
-leaves out the one file concerned. The build has MPI and TensorFlow only (no Gloo, PyTorch or MXNet). It runs in an
-environment of its own, with the tools of scripts/horovod-build-requirements.txt, that also sees the packages of the
-calling Python: TensorFlow, and what Horovod imports at run time.
+Horovod's last release does not build on today's TensorFlow as it is; the patches under scripts/patches say why. The
+build has MPI and TensorFlow only (no Gloo, PyTorch or MXNet), and NCCL where it is asked for: then CUDA's compiler must
+be on PATH, a TensorFlow for GPUs installed, and HOROVOD_NCCL_HOME may say where NCCL lies; a GPU is not needed. It runs
+in an environment of its own, with the tools of scripts/horovod-build-requirements.txt, that also sees the packages of
+the calling Python: TensorFlow, and what Horovod imports at run time.
 
 The wheel is kept in ${STOCKFLOW_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/stockflow}/horovod/<key>/, where the key is
 made of all that the wheel depends on, so that other checkouts and later set-ups need no build. A kept wheel that does
@@ -19,6 +20,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -29,16 +31,17 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
-from shell import StepError, open_mpi_version, run_logged, step
+from shell import StepError, open_mpi_version, output_of, run_logged, step
 
 ROOT = Path(__file__).resolve().parent.parent
 HOROVOD = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 PATCH = ROOT / "scripts" / "patches" / f"horovod-{HOROVOD}-no-xla-ops.patch"
+GPU_PATCH = ROOT / "scripts" / "patches" / f"horovod-{HOROVOD}-gpu-stream.patch"
 BUILD_REQUIREMENTS = ROOT / "scripts" / "horovod-build-requirements.txt"
 LOG = ROOT / "build" / "logs" / "horovod.log"
 GIB_PER_COMPILER = 2  # TensorFlow's headers take g++ to about 1 GiB
-CHECK = "import horovod.tensorflow as hvd, sys; sys.exit(0 if hvd.mpi_built() else 'Horovod was built without MPI')"
+CHECK = "import horovod.tensorflow as hvd, sys; sys.exit(0 if hvd.{0}_built() else 'Horovod was built without {0}')"
 OPTIONS = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITH_MPI": "1",
@@ -46,6 +49,24 @@ OPTIONS = {
     "HOROVOD_WITHOUT_PYTORCH": "1",
     "HOROVOD_WITHOUT_MXNET": "1",
 }
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a build with NCCL is for: the release of CUDA ("12.9"), and compute capabilities of GPUs ("75,90")."""
+
+    cuda: str
+    capabilities: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Horovod's own options for it."""
+        return {
+            "HOROVOD_GPU_OPERATIONS": "NCCL",
+            "HOROVOD_NCCL_LINK": "SHARED",  # NCCL's wheel has no static library
+            "HOROVOD_WITHOUT_NVTX": "1",
+            "HOROVOD_BUILD_CUDA_CC_LIST": self.capabilities,
+        }
 
 
 @dataclass(frozen=True)
@@ -58,26 +79,41 @@ class WheelKey:
     open_mpi: str
     python_abi: str
     machine: str
+    gpu: str = ""
 
     @property
     def folder(self) -> str:
         """The name of the cache folder: the parts a person looks for, then a digest over all parts."""
-        digest = hashlib.sha256("\n".join(astuple(self)).encode()).hexdigest()[:12]
+        digest = hashlib.sha256("\n".join(filter(None, astuple(self))).encode()).hexdigest()[:12]
         return f"{HOROVOD}-tf{self.tensorflow}-ompi{self.open_mpi}-{self.python_abi}-{digest}"
 
 
-def current_key() -> WheelKey:
-    """The key for this interpreter, its TensorFlow, and the Open MPI on PATH."""
+def patches_for(gpu: Gpu | None) -> tuple[Path, ...]:
+    """The patches that a build takes."""
+    return (PATCH,) if gpu is None else (PATCH, GPU_PATCH)
+
+
+def find_gpu(capabilities: str) -> Gpu:
+    """The build for GPUs of these `capabilities` with the CUDA compiler on PATH; StepError without one."""
+    found = re.search(r"release (\d+\.\d+)", output_of("nvcc", "--version") or "")
+    if not found:
+        raise StepError("no nvcc on PATH, which --gpu-operations NCCL needs; leave that option out to build for CPUs.")
+    return Gpu(found.group(1), capabilities)
+
+
+def current_key(gpu: Gpu | None = None) -> WheelKey:
+    """The key for this interpreter, its TensorFlow, the Open MPI on PATH, and `gpu`."""
     open_mpi = open_mpi_version()
     if open_mpi is None:
         raise StepError("no Open MPI's mpirun on PATH; `python3 scripts/setup.py` installs it.")
     return WheelKey(
         sdist_sha256=SDIST_SHA256,
-        patch_sha256=hashlib.sha256(PATCH.read_bytes()).hexdigest(),
+        patch_sha256=hashlib.sha256(b"".join(patch.read_bytes() for patch in patches_for(gpu))).hexdigest(),
         tensorflow=tensorflow_version(),
         open_mpi=open_mpi,
         python_abi=str(sysconfig.get_config_var("SOABI")),
         machine=platform.machine(),
+        gpu=f"NCCL, CUDA {gpu.cuda}, {gpu.capabilities}" if gpu else "",
     )
 
 
@@ -103,7 +139,7 @@ def cached_wheel(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("horovod-*.whl"))), None)
 
 
-def build_wheel(uv: Path, folder: Path) -> Path:
+def build_wheel(uv: Path, gpu: Gpu | None, folder: Path) -> Path:
     """Build the wheel into the cache folder `folder`, which appears only once it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     LOG.unlink(missing_ok=True)
@@ -111,10 +147,12 @@ def build_wheel(uv: Path, folder: Path) -> Path:
         scratch = Path(scratch_name)
         python = make_build_environment(uv, scratch / "venv")
         source = fetch_source(python, scratch)
-        apply_patch(PATCH, source)
+        for patch in patches_for(gpu):
+            apply_patch(patch, source)
         done = scratch / "done"
         command = [str(python), "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
-        environment = {**OPTIONS, "MAKEFLAGS": f"-j{build_jobs()}", "HOROVOD_CMAKE": str(python.with_name("cmake"))}
+        tools = {"MAKEFLAGS": f"-j{build_jobs()}", "HOROVOD_CMAKE": str(python.with_name("cmake"))}
+        environment = {**OPTIONS, **tools, **(gpu.options if gpu else {})}
         run_logged([*command, "-w", str(done), str(source)], LOG, cwd=scratch, env=environment)
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -173,11 +211,12 @@ def build_jobs() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), int(memory_gib / GIB_PER_COMPILER)))
 
 
-def install_wheel(uv: Path, wheel: Path) -> None:
-    """Install the wheel beside this interpreter and check that it imports and speaks MPI."""
+def install_wheel(uv: Path, gpu: Gpu | None, wheel: Path) -> None:
+    """Install the wheel beside this interpreter and check that it imports and speaks MPI, and NCCL where asked for."""
     install = [str(uv), "pip", "install", "--python", sys.executable, "--no-deps", "--reinstall", str(wheel)]
     run_logged(install, LOG, cwd=ROOT)
-    run_logged([sys.executable, "-c", CHECK], LOG, cwd=ROOT)
+    for part in ("mpi", "nccl") if gpu else ("mpi",):
+        run_logged([sys.executable, "-c", CHECK.format(part)], LOG, cwd=ROOT)
 
 
 def provide_horovod(
@@ -206,10 +245,14 @@ def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description="Build Horovod for this Python's TensorFlow and install it there.")
     parser.add_argument("--uv", type=Path, required=True, help="the uv program to install with")
-    uv = parser.parse_args().uv.absolute()
-    build, install = partial(build_wheel, uv), partial(install_wheel, uv)
+    parser.add_argument("--gpu-operations", choices=("", "NCCL"), default="", help="what averages on GPUs")
+    parser.add_argument("--cuda-capabilities", default="75,80,86,89,90", help="the GPUs to compile for")
+    asked = parser.parse_args()
+    uv = asked.uv.absolute()
     try:
-        provide_horovod(current_key(), cache_root(os.environ), build=build, install=install)
+        gpu = find_gpu(asked.cuda_capabilities) if asked.gpu_operations else None
+        build, install = partial(build_wheel, uv, gpu), partial(install_wheel, uv, gpu)
+        provide_horovod(current_key(gpu), cache_root(os.environ), build=build, install=install)
     except StepError as exc:
         print(f"setup: {exc}", file=sys.stderr)
         return 1

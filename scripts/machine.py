@@ -17,7 +17,6 @@ from shell import StepError, open_mpi_version, output_of, run_logged, step
 PYTHON_NAMES = ("python3.12", "python3.11", "python3")
 PYTHON_VERSIONS = ((3, 11), (3, 12))
 JAVA_MIN = 17  # Spark 4.0
-NODE_MIN = 18  # the CDK's jsii kernel
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,6 @@ def system_needs(interpreter: Interpreter, *, with_venv: bool) -> list[Need]:
         Need("Open MPI 4.1", ("openmpi-bin",), open_mpi_problem),
         Need("Open MPI's headers", ("libopenmpi-dev",), mpi_headers_problem),
         Need(f"Java {JAVA_MIN} or newer", ("openjdk-17-jre-headless",), java_problem),
-        Need(f"Node.js {NODE_MIN} or newer", ("nodejs",), node_problem),
         Need("a C++ compiler", ("g++",), lambda: absent("g++")),
         Need("make", ("make",), lambda: absent("make")),
         Need("git", ("git",), lambda: absent("git")),
@@ -129,15 +127,6 @@ def java_problem() -> str:
         return f"JAVA_HOME={home} has no working bin/java" if home else "no java on PATH"
     major = first_number(r'version "(\d+)', banner)
     return "" if major >= JAVA_MIN else f"{java} is version {major}"
-
-
-def node_problem() -> str:
-    """Whether node is there and new enough."""
-    banner = output_of("node", "--version")
-    if banner is None:
-        return "no node on PATH"
-    major = first_number(r"v(\d+)", banner)
-    return "" if major >= NODE_MIN else f"node is version {major}"
 
 
 def venv_problem(interpreter: Interpreter) -> str:

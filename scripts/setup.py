@@ -4,7 +4,7 @@ usage: python3 scripts/setup.py [--check]
 
 In this order, each only where it is missing:
   1. a Python 3.11 or 3.12 is chosen: the one named by STOCKFLOW_PYTHON, or the first right one on PATH;
-  2. system programs (Open MPI 4.1, Java, Node.js, a C++ compiler, ...) are installed with apt-get, as root or through
+  2. system programs (Open MPI 4.1, Java, a C++ compiler, ...) are installed with apt-get, as root or through
      a sudo that asks no password; anyone else is told the command to type;
   3. uv, of the version pinned in scripts/uv-requirements.txt, goes into build/tools;
   4. the packages of uv.lock go into .venv;

@@ -1,16 +1,18 @@
-"""The ingest plan: which worker fetches which tickers, in which requests."""
+"""The ingest plan: which worker fetches which tickers, in which requests.
+
+A Lambda makes it too: nothing but the standard library and boto3 is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from app import contract
 from app.errors import UniverseError
-from app.sessions import Session, recent_sessions
-from app.settings import IngestSettings
+from app.sessions import Session
 from app.storage import Bucket, fingerprint
 
 
@@ -61,10 +63,11 @@ class Plan:
         )
 
 
-def write_plan(run_id: str, universe: Sequence[str], market: Bucket, settings: IngestSettings, now: datetime) -> Plan:
-    """Plan the run and store the plan."""
-    sessions = recent_sessions(now, settings.days)
-    plan = make_plan(run_id, universe, sessions, shards=settings.shards, request_days=settings.request_days)
+def write_plan(
+    run_id: str, universe: Sequence[str], market: Bucket, sessions: Sequence[Session], *, shards: int, request_days: int
+) -> Plan:
+    """Plan the run and store the plan; arguments and errors as `make_plan`."""
+    plan = make_plan(run_id, universe, sessions, shards=shards, request_days=request_days)
     market.put_json(contract.plan_key(run_id), plan.to_json())
     return plan
 
@@ -107,6 +110,14 @@ def cut_spans(sessions: Sequence[Session], request_days: int) -> tuple[Span, ...
             first = session
         last = session
     return (*spans, Span(first.open_ts, last.close_ts))
+
+
+def is_complete(missing: Mapping[str, int], sessions: Sequence[Session], complete_share: float) -> bool:
+    """Whether no session lacks more of its minutes than a minute now and then without a trade explains.
+
+    missing: minutes without a bar, by day; days that lack none may be left out.
+    """
+    return all(s.minutes - missing.get(s.day.isoformat(), 0) >= complete_share * s.minutes for s in sessions)
 
 
 def _shard_name(index: int, count: int, tickers: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from app import contract
 from app.errors import ObjectMissing, YahooError
 from app.ingest.bars import bar_starts, empty_bars, latest_bars
 from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker
-from app.ingest.plan import Plan, Shard
+from app.ingest.plan import Plan, Shard, is_complete
 from app.ingest.yahoo_session import YahooSession
 from app.sessions import Session
 from app.settings import IngestSettings
@@ -108,11 +108,6 @@ def fetch_ticker(
     complete = is_complete(missing, plan.sessions, complete_share)
     status: Status = "failed" if error else "empty" if not len(bars) else "complete" if complete else "partial"
     return bars, TickerReport(ticker, status, len(bars), missing, error, count)
-
-
-def is_complete(missing: Mapping[str, int], sessions: Sequence[Session], complete_share: float) -> bool:
-    """Whether no session lacks more of its minutes than a minute now and then without a trade explains."""
-    return all(s.minutes - missing.get(s.day.isoformat(), 0) >= complete_share * s.minutes for s in sessions)
 
 
 def missing_minutes(bars: pa.Table, sessions: Sequence[Session]) -> dict[str, int]:

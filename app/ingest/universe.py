@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.errors import UniverseError
@@ -23,14 +24,19 @@ def read_universe(text: str) -> tuple[str, ...]:
     Returns them unique, sorted and in Yahoo's spelling (BRK.B becomes BRK-B).
     Raises UniverseError for an empty list, a missing or unreadable file or a word that is no symbol.
     """
-    if text in _BUILT_IN:
-        return tuple(sorted(_BUILT_IN[text]))
     if "/" in text or text.endswith((".txt", ".csv")):
         text = "\n".join(line.partition("#")[0] for line in _read_text(text).splitlines())
-    symbols = [yahoo_symbol(word) for word in re.split(r"[\s,]+", text.strip()) if word]
+    return parse_universe(text)
+
+
+def parse_universe(asked: str | Iterable[str]) -> tuple[str, ...]:
+    """Tickers from a built-in name, a comma list or single ones; returns and raises as `read_universe`."""
+    if isinstance(asked, str):
+        asked = _BUILT_IN[asked] if asked in _BUILT_IN else re.split(r"[\s,]+", asked.strip())
+    symbols = {yahoo_symbol(word) for word in asked if word}
     if not symbols:
         raise UniverseError("the universe is empty: name at least one ticker, a file of tickers or dow30")
-    return tuple(sorted(set(symbols)))
+    return tuple(sorted(symbols))
 
 
 def _read_text(path: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from app import contract
 from app.clock import system_clock
 from app.errors import ObjectMissing, ServingError
 from app.ingest.plan import Plan, read_plan
+from app.metrics import Emit, emitter
 from app.processes import Child
 from app.progress import Report
+from app.serving.batch_metrics import BatchMetrics
+from app.serving.checkpoint import CheckpointFolder, checkpoint_uri
 from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import current_model_id, read_spec
 from app.serving.sink import PredictionSink
@@ -33,54 +34,65 @@ def run_serving(
     report: Report,
     finish: Callable[[dict[str, Any]], None],
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | None = None,
     with_feed: bool = True,
 ) -> None:
     """Score the last session of the run's plan as it is replayed.
 
-    finish: stores the phase's result; the checkpoint is removed only after it. checkpoint: folder below
-    which Spark keeps offsets and state, by default in the machine's temporary one; a restarted stream goes
-    on from there. with_feed: start the replay too; otherwise somebody else runs `stockflow feed`.
-    Raises ServingError when the run has been served, the stream or the feed fails, or no tick gave a prediction.
+    finish: stores the phase's result; the checkpoint is removed only after it. checkpoint: folder, or URI of
+    a file system that Spark reaches, below which it keeps offsets and state, by default in the machine's
+    temporary folder; a restarted stream goes on from there. with_feed: start the replay too; otherwise
+    somebody else runs `stockflow feed`. Raises ServingError when the run has been served, the stream or the
+    feed fails, or no tick gave a prediction.
     """
     market, models, predictions = (
         Bucket(name) for name in (place.market_bucket, place.model_bucket, place.predictions_bucket)
     )
     plan = read_plan(place.run_id, market)
-    session = plan.sessions[-1]
     model_id = current_model_id(models)
     window_min = read_spec(models, model_id).window_min
-    folder = (checkpoint or Path(tempfile.gettempdir(), "stockflow-streams")) / _stream_id(place.run_id, market)
-    _refuse_a_second_time(place, market, predictions, folder)
-    total = _expected(plan, market)
-    spark = start_spark(settings.serving)
-    sink = PredictionSink(predictions, place.run_id, system_clock, lambda rows: report(rows, total, "predictions"))
-    write_warm_state(place.run_id, market, plan.sessions, session, plan.tickers, window_min)
     stream = StreamPlace(place.run_id, market.name, models.name, model_id, window_min, plan.sessions)
-    report(0, total, "predictions")
-    feed = _start_feed(settings, environ) if with_feed else None
+    if market.exists(contract.result_key(place.run_id, "serve")):
+        raise ServingError(f"run {place.run_id} has been served: start a new run id")
+    total = _expected(plan, market)
+    metrics = BatchMetrics(market, place.run_id, system_clock, _emitter(environ))
+
+    def on_batch(rows: int, newest_ts: int) -> None:
+        report(sink.written, total, "predictions")
+        metrics(rows, newest_ts)
+
+    sink = PredictionSink(predictions, place.run_id, system_clock, on_batch)
+    spark = start_spark(settings.serving)
     try:
-        run_stream(spark, stream, settings.serving, sink, folder, _feed_check(feed))
+        folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, _stream_id(place.run_id, market)))
+        _refuse_to_double(place.run_id, predictions, folder)
+        write_warm_state(place.run_id, market, plan.sessions, plan.sessions[-1], plan.tickers, window_min)
+        report(0, total, "predictions")
+        with _feed(settings, environ, with_feed) as feed_alive:
+            run_stream(spark, stream, settings.serving, sink, folder.uri, feed_alive)
+        finish(_result(plan, stream, market, predictions))
+        with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
+            folder.remove()
     finally:
-        if feed is not None:
-            feed.stop()
         spark.stop()
-    fed = market.get_json(contract.feed_end_key(place.run_id))
-    written = _count_predictions(predictions, place.run_id)
+
+
+def _result(plan: Plan, stream: StreamPlace, market: Bucket, predictions: Bucket) -> dict[str, Any]:
+    """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
+    fed = market.get_json(contract.feed_end_key(plan.run_id))
+    written = _count_predictions(predictions, plan.run_id)
     if fed["ticks"] and not written:
-        raise ServingError(f"none of {fed['ticks']} ticks completed a window of {window_min} minutes")
-    finish(
-        {
-            "rows": written,
-            "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={session.day.isoformat()}/",
-            "model_id": model_id,
-            "day": session.day.isoformat(),
-            "ticks": fed["ticks"],
-            "minutes": fed["objects"],
-            "predictions": written,
-        }
-    )
-    shutil.rmtree(folder, ignore_errors=True)
+        raise ServingError(f"none of {fed['ticks']} ticks completed a window of {stream.window_min} minutes")
+    day = plan.sessions[-1].day.isoformat()
+    return {
+        "rows": written,
+        "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={day}/",
+        "model_id": stream.model_id,
+        "day": day,
+        "ticks": fed["ticks"],
+        "minutes": fed["objects"],
+        "predictions": written,
+    }
 
 
 def _stream_id(run_id: str, market: Bucket) -> str:
@@ -105,9 +117,18 @@ def feed_command() -> list[str]:
     return [sys.executable, "-m", "app.cli", "feed"]
 
 
-def _start_feed(settings: Settings, environ: Mapping[str, str]) -> Child:
+@contextmanager
+def _feed(settings: Settings, environ: Mapping[str, str], wanted: bool) -> Iterator[Callable[[], bool]]:
+    """Our own feed, where it is wanted, while the stream runs; yields the check that it is at work."""
+    if not wanted:
+        yield _feed_check(None)
+        return
     variables = {**environ, contract.ENV_SETTINGS: settings.model_dump_json(), contract.ENV_PROGRESS: "json"}
-    return Child(feed_command(), variables, on_line=lambda line: None)
+    feed = Child(feed_command(), variables, on_line=lambda line: None)
+    try:
+        yield _feed_check(feed)
+    finally:
+        feed.stop()
 
 
 def _feed_check(feed: Child | None) -> Callable[[], bool]:
@@ -123,16 +144,24 @@ def _feed_check(feed: Child | None) -> Callable[[], bool]:
 
 
 def _expected(plan: Plan, market: Bucket) -> int:
-    """Ticks that the replay will hold, for the progress line."""
-    coverage = market.get_json(contract.coverage_key(plan.run_id))
+    """Ticks that the replay will hold, for the progress line; at most, when the run ingested nothing itself."""
+    try:
+        coverage = market.get_json(contract.coverage_key(plan.run_id))
+    except ObjectMissing:
+        return plan.sessions[-1].minutes * len(plan.tickers)
     day = plan.sessions[-1].day.isoformat()
     held = [t for t in coverage["tickers"] if t["rows"]]
     return sum(plan.sessions[-1].minutes - int(t["missing"].get(day, 0)) for t in held)
 
 
-def _refuse_a_second_time(place: Place, market: Bucket, predictions: Bucket, checkpoint: Path) -> None:
+def _refuse_to_double(run_id: str, predictions: Bucket, checkpoint: CheckpointFolder) -> None:
     """A stream goes on from its checkpoint or starts afresh, but never scores the same ticks into new keys."""
-    if market.exists(contract.result_key(place.run_id, "serve")):
-        raise ServingError(f"run {place.run_id} has been served: start a new run id")
-    if not checkpoint.exists() and _count_predictions(predictions, place.run_id):
-        raise ServingError(f"run {place.run_id} has predictions but no checkpoint at {checkpoint}: start a new run id")
+    if not checkpoint.exists() and _count_predictions(predictions, run_id):
+        raise ServingError(f"run {run_id} has predictions but no checkpoint at {checkpoint.uri}: start a new run id")
+
+
+def _emitter(environ: Mapping[str, str]) -> Emit:
+    """How metrics are published: nowhere from a terminal, where a person reads the progress instead."""
+    if sys.stdout.isatty() and contract.ENV_METRICS_LOG_GROUP not in environ:
+        return lambda metrics, dimensions=None: None
+    return emitter(environ)

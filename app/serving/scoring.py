@@ -55,7 +55,8 @@ def current_model_id(models: Bucket) -> str:
     """The model that `models/current.json` points to; ServingError when there is none."""
     if not models.exists(contract.CURRENT_MODEL_KEY):
         raise ServingError(
-            f"s3://{models.name}/{contract.CURRENT_MODEL_KEY} does not exist: run `stockflow train` first"
+            f"no model has been promoted: s3://{models.name}/{contract.CURRENT_MODEL_KEY} does not exist:"
+            " run `stockflow promote`, lower gate.min_skill or train more"
         )
     return str(models.get_json(contract.CURRENT_MODEL_KEY)["model_id"])
 

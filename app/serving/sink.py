@@ -19,15 +19,16 @@ from app.tables import arrow_schema, put_table
 class PredictionSink:
     """Writes each micro-batch once: a repeated one overwrites its own objects.
 
-    written: predictions written by this process.
+    on_batch: told after each micro-batch that wrote: its predictions, and the start of the newest bar among
+    them (epoch s). written: predictions written by this process.
     """
 
-    def __init__(self, bucket: Bucket, run_id: str, clock: Clock, on_rows: Callable[[int], None]) -> None:
+    def __init__(self, bucket: Bucket, run_id: str, clock: Clock, on_batch: Callable[[int, int], None]) -> None:
         self.written = 0
         self._bucket = bucket
         self._run_id = run_id
         self._clock = clock
-        self._on_rows = on_rows
+        self._on_batch = on_batch
         self._latest: dict[str, dict[str, Any]] = _read_latest(bucket)
 
     def __call__(self, batch: Any, micro_batch: int) -> None:
@@ -44,7 +45,7 @@ class PredictionSink:
             put_table(self._bucket, key, stored.filter(pa.array(days == day)))
         self._write_latest(stored)
         self.written += len(stored)
-        self._on_rows(self.written)
+        self._on_batch(len(stored), int(as_of[-1]))
 
     def _write_latest(self, stored: pa.Table) -> None:
         for row in stored.to_pylist():  # ascending by as_of: the last one of a ticker stays

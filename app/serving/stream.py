@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -25,31 +25,48 @@ from app.serving.tick_source import SOURCE, TickSource
 from app.settings import ServingSettings
 from app.storage import Bucket
 
+_SUBMITTED = "PYSPARK_GATEWAY_PORT"
+"""Set by spark-submit for the Python program that it starts."""
+_AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
+_NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
+"""How a Python traceback ends."""
+
 
 def start_spark(settings: ServingSettings) -> SparkSession:
-    """A Spark session on this machine's cores.
+    """A Spark session: the cluster's where spark-submit started this program, else one on this machine's cores.
 
     Raises MissingProgram without a Java runtime and ServingError when Java does not start Spark.
     """
-    find_java(os.environ)
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = (
-        SparkSession.builder.appName("stockflow")
-        .master(f"local[{settings.partitions}]")
-        .config("spark.sql.shuffle.partitions", settings.partitions)
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.log.level", "ERROR")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.driver.memory", "1g")
-    )
+    builder = SparkSession.builder.appName("stockflow")
+    builder = _on_the_cluster(builder) if _SUBMITTED in os.environ else _on_this_machine(builder, settings)
+    builder = builder.config("spark.sql.shuffle.partitions", settings.partitions)
     try:
-        spark = builder.getOrCreate()
+        spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     except PySparkException as exc:
         raise ServingError(f"Java did not start Spark ({exc}): is it a Java 17 runtime?") from exc
     spark.dataSource.register(TickSource)
     return spark
+
+
+def _on_the_cluster(builder: SparkSession.Builder) -> SparkSession.Builder:
+    """Master, memory and Python are those given to spark-submit; workers find AWS where this program does."""
+    for name in _AWS_VARIABLES:
+        if name in os.environ:
+            builder = builder.config(f"spark.executorEnv.{name}", os.environ[name])
+    return builder
+
+
+def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -> SparkSession.Builder:
+    find_java(os.environ)
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    return (
+        builder.master(f"local[{settings.partitions}]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.log.level", "ERROR")
+        .config("spark.driver.memory", "1g")
+    )
 
 
 def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings) -> DataFrame:
@@ -75,18 +92,19 @@ def run_stream(
     place: StreamPlace,
     settings: ServingSettings,
     sink: PredictionSink,
-    checkpoint: Path,
+    checkpoint: str,
     feed_alive: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the query until the feed has ended and its last object is scored.
 
-    feed_alive: whether a feed of ours is at work, so that a quiet market is no fault; raises when it has
-    failed. Raises ServingError when the query fails or nothing arrives for `idle_timeout_s`.
+    checkpoint: URI of the folder of its offsets and state. feed_alive: whether a feed of ours is at work, so
+    that a quiet market is no fault; raises when it has failed. Raises ServingError when the query fails or
+    nothing arrives for `idle_timeout_s`.
     """
     query = (
         forecasts(spark, place, settings)
         .writeStream.foreachBatch(sink)
-        .option("checkpointLocation", checkpoint.absolute().as_uri())
+        .option("checkpointLocation", checkpoint)
         .trigger(processingTime=f"{settings.trigger_s} seconds")
         .start()
     )
@@ -130,7 +148,8 @@ def _end_key(progress: StreamingQueryProgress | None) -> str:
 
 
 def _cause(exc: Exception | None) -> str:
-    """The telling line of a worker's error inside Spark's long message."""
+    """The telling line of an error in a worker or in the sink, inside Spark's long message."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("app.errors.", "botocore.", "onnxruntime."))]
+    ours = [line for line in lines if line.startswith(("app.errors.", "botocore.", "onnxruntime."))]
+    telling = ours or [line for line in lines if _NAMED_ERROR.match(line)]
     return telling[-1] if telling else lines[0] if lines else "it was stopped"

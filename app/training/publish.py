@@ -1,4 +1,4 @@
-"""A model becomes visible whole: its files first, the pointer last."""
+"""A model becomes a candidate whole: its files first, the note that names it last."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def make_model_id(run_id: str, spec: Spec, settings: Settings) -> str:
 
 def publish_model(
     models: Bucket,
+    run_id: str,
     model_id: str,
     spec: Spec,
     settings: Settings,
@@ -28,9 +29,9 @@ def publish_model(
     metrics: Any,
     now: datetime,
 ) -> None:
-    """Write every file of the model, then move `models/current.json` to it.
+    """Write every file of the model, then make it the candidate of its run; the gate decides what becomes of it.
 
-    files: MODEL_KERAS and MODEL_ONNX. Raises TrainingError, the pointer unmoved, when one is missing.
+    files: MODEL_KERAS and MODEL_ONNX. Raises TrainingError, with nothing written, when one is missing.
     """
     bodies = {
         **files,
@@ -44,10 +45,10 @@ def publish_model(
     for name in contract.MODEL_FILES:
         models.put(contract.model_key(model_id, name), bodies[name])
     models.put_json(
-        contract.CURRENT_MODEL_KEY,
+        contract.candidate_key(run_id),
         {
             "model_id": model_id,
-            "published_at": now.isoformat(timespec="seconds"),
+            "trained_at": now.isoformat(timespec="seconds"),
             "sha256": {name: hashlib.sha256(bodies[name]).hexdigest() for name in contract.MODEL_FILES},
         },
     )

@@ -1,7 +1,9 @@
 """What `mpirun` starts on every rank: ``python -m app.training.worker``.
 
-The same entry runs under plain mpirun, in SageMaker and in a Batch multi-node job. It takes everything
-from the environment and S3, and leaves a published model there.
+The same entry runs under plain mpirun, in SageMaker and in a Batch multi-node job. Rank 0 takes everything
+from its environment and S3, leaves the model there as the run's candidate, and tells the others what they
+need: ranks on other hosts have neither its variables nor credentials. The dataset comes from SageMaker's
+channel where there is one; otherwise every rank reads it from S3.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +23,15 @@ import tensorflow as tf
 
 from app import contract
 from app.clock import system_clock
-from app.dataset.spec import Spec
-from app.dataset.windows import WindowSet, window_set
+from app.dataset.windows import WindowSet
 from app.errors import StockflowError, TrainingError
-from app.progress import Report, choose_mode, reporter, silent
-from app.settings import DatasetSettings, Settings, load, place_from_environ
+from app.progress import Report, reporter, silent
+from app.settings import Place, Settings, load, place_from_environ
 from app.storage import Bucket
-from app.tables import get_table
 from app.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from app.training.evaluate import Metrics, evaluate
 from app.training.export import export_model
+from app.training.inputs import DatasetFolder, read_inputs
 from app.training.model import build_model
 from app.training.publish import make_model_id, publish_model
 from app.training.schedule import learning_rate, rank_batches, steps_per_epoch
@@ -63,29 +65,37 @@ def main() -> int:
 
 
 def _train() -> None:
-    settings = load(os.environ)
-    place = place_from_environ(os.environ)
-    report = reporter("train", choose_mode(os.environ.get(contract.ENV_PROGRESS))) if hvd.rank() == 0 else silent
-    _use_own_device()
-    models = Bucket(place.model_bucket)
-    stored = models.get_json(contract.dataset_spec_key(place.run_id))
-    spec = Spec.from_json(stored)
+    _use_own_device()  # before the first operation of TensorFlow, such as a broadcast
+    settings, place, folder = _job()
+    report = _reporter() if hvd.rank() == 0 else silent
+    # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
+    models = Bucket(place.model_bucket) if hvd.rank() == 0 else None
+    source = DatasetFolder(folder) if folder else models or Bucket(place.model_bucket)
+    inputs = read_inputs(source, place.run_id, ("train", "validation", *(["test"] if hvd.rank() == 0 else [])))
     # The dataset's own settings count, not those of whoever trains on it.
-    settings = settings.model_copy(update={"dataset": DatasetSettings.model_validate(stored["settings"])})
-    splits = {
-        name: window_set(
-            get_table(models, contract.dataset_key(place.run_id, name)), spec, settings.dataset.max_filled_share
-        )
-        for name in ("train", "validation", *(["test"] if hvd.rank() == 0 else []))
-    }
-    model_id = make_model_id(place.run_id, spec, settings)
-    trained = _fit(settings, splits, models, model_id, report)
-    if hvd.rank() == 0:
+    settings = settings.model_copy(update={"dataset": inputs.settings})
+    model_id = make_model_id(place.run_id, inputs.spec, settings)
+    trained = _fit(settings, inputs.splits, models, model_id, report)
+    if models is not None:
         report(settings.training.epochs, settings.training.epochs, "exporting")
-        metrics = _metrics(trained, splits, settings)
-        keras_bytes, onnx_bytes = export_model(trained.model, splits["test"].inputs(slice(0, _SAMPLE)))
+        metrics = _metrics(trained, inputs.splits, settings)
+        keras_bytes, onnx_bytes = export_model(trained.model, inputs.splits["test"].inputs(slice(0, _SAMPLE)))
         files = {contract.MODEL_KERAS: keras_bytes, contract.MODEL_ONNX: onnx_bytes}
-        publish_model(models, model_id, spec, settings, files, metrics, system_clock())
+        publish_model(models, place.run_id, model_id, inputs.spec, settings, files, metrics, system_clock())
+
+
+def _reporter() -> Report:
+    """JSON lines where they are asked for, else plain ones: mpirun's pseudo-terminal is nobody's screen."""
+    return reporter("train", "json" if os.environ.get(contract.ENV_PROGRESS) == "json" else "plain")
+
+
+def _job() -> tuple[Settings, Place, str]:
+    """Settings, place and the dataset's folder (empty: none) as rank 0's environment has them."""
+    mine = None
+    if hvd.rank() == 0:
+        mine = load(os.environ), place_from_environ(os.environ), os.environ.get(contract.ENV_DATASET_FOLDER, "")
+    told: tuple[Settings, Place, str] = hvd.broadcast_object(mine, root_rank=0, name="job")
+    return told
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,10 @@ class _Trained:
     best_epoch: int
 
 
-def _fit(settings: Settings, splits: dict[str, WindowSet], models: Bucket, model_id: str, report: Report) -> _Trained:
-    """Train all epochs that the newest checkpoint has not seen."""
+def _fit(
+    settings: Settings, splits: dict[str, WindowSet], models: Bucket | None, model_id: str, report: Report
+) -> _Trained:
+    """Train all epochs that the newest checkpoint has not seen. models: rank 0's alone."""
     training = settings.training
     train, validation = splits["train"], splits["validation"]
     steps = steps_per_epoch(len(train), batch=training.batch, ranks=hvd.size())
@@ -113,7 +125,7 @@ def _fit(settings: Settings, splits: dict[str, WindowSet], models: Bucket, model
     model = build_model(train.window, train.rows.shape[1], training)
     optimizer = keras.optimizers.Adam(training.learning_rate)
     optimizer.build(model.trainable_variables)
-    resumed = newest_checkpoint(models, model_id) if hvd.rank() == 0 else None
+    resumed = newest_checkpoint(models, model_id) if models is not None else None
     if resumed is not None:
         set_state(model, optimizer, resumed.state)
     broadcast(model, optimizer)
@@ -128,13 +140,14 @@ def _fit(settings: Settings, splits: dict[str, WindowSet], models: Bucket, model
         row = {"loss": loss, "validation_loss": _validation_loss(forecast, validation), "s_per_epoch": elapsed}
         row |= {"s_per_step": elapsed / steps, "sequences_per_s": steps * training.batch * hvd.size() / elapsed}
         history.append(row)
-        if hvd.rank() == 0:
+        if models is not None:
             save_checkpoint(models, model_id, Checkpoint(epoch + 1, get_state(model, optimizer), history))
+            print(epoch_line(epoch + 1, row), flush=True)
             note = f"epochs, loss {row['loss']:.4f}, validation {row['validation_loss']:.4f},"
             report(epoch + 1, training.epochs, f"{note} {row['sequences_per_s']:,.0f} sequences/s")
     difference = rank_weight_max_diff(model)
     best_epoch = 0
-    if hvd.rank() == 0:  # which alone knows the epochs before a resumption, and alone publishes
+    if models is not None:  # rank 0, which alone knows the epochs before a resumption, and alone publishes
         best_epoch = 1 + int(np.argmin([row["validation_loss"] for row in history]))
         set_state(model, optimizer, load_checkpoint(models, model_id, best_epoch).state)
     return _Trained(model, history, steps, difference, best_epoch)
@@ -170,6 +183,11 @@ def _run_epoch(
     if not np.isfinite(loss):
         raise TrainingError(f"the loss is {loss} in epoch {epoch + 1}: lower training.learning_rate")
     return loss
+
+
+def epoch_line(epoch: int, row: Mapping[str, float]) -> str:
+    """What an epoch measured, as ``name=value`` words of plain decimals, for whoever reads the log."""
+    return " ".join([f"epoch={epoch}", *(f"{name}={row[name]:.6f}" for name in contract.TRAINING_METRICS)])
 
 
 def _validation_loss(forecast: Any, validation: WindowSet) -> float:

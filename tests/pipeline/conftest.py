@@ -114,8 +114,9 @@ def dataset(world: World) -> World:
 
 @pytest.fixture(scope="session")
 def trained(dataset: World) -> World:
-    """A run that has its model."""
+    """A run that has its model, promoted."""
     dataset.must("train", "--set", "training.epochs=2")
+    dataset.must("promote", "--set", "gate.min_skill=-1")  # after two epochs, whatever it is worth
     return dataset
 
 

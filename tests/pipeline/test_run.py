@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 SMALL = ("--sim", "tickers=3", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
+ANY_MODEL = ("--set", "gate.min_skill=-1")
+"""So short a training is for the way to serving, not for the model."""
 
 
 def start(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -33,13 +35,13 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     out = tmp_path / "run"
     process = start(
         "--market", str(real_bars_path), "--tickers", "AAPL,BA,MSFT,DIS", "--out", str(out),
-        "--set", "training.epochs=2", "--set", "serving.speed=100000",
+        "--set", "training.epochs=2", "--set", "serving.speed=100000", *ANY_MODEL,
     )  # fmt: skip
     said, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     summary = json.loads((out / "summary.json").read_text())
     assert [(p["name"], p["status"]) for p in summary["phases"]] == [
-        (name, "succeeded") for name in ("ingest", "dataset", "train", "serve")
+        (name, "succeeded") for name in ("ingest", "dataset", "train", "promote", "serve")
     ]
     assert all(p["rows"] > 0 and p["wall_s"] > 0 for p in summary["phases"])
     assert summary["tickers_requested"] == 4
@@ -50,6 +52,8 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     assert summary["volume_faults"] == 8
     assert summary["ranks"] == 2
     assert summary["rank_weight_max_diff"] == 0
+    assert summary["promoted"] is True
+    assert summary["promotion_reason"].endswith(" validation windows, is above gate.min_skill=-1")
     assert 0 < summary["mae_usd"] < 2 * summary["mae_persistence_usd"]
     held = pq.read_table(out / "predictions").to_pandas()
     assert not held.duplicated(["ticker", "as_of", "horizon_min"]).any()
@@ -58,6 +62,21 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     assert (out / "models" / summary["model_id"] / "model.onnx").is_file()
     assert "coverage: 4 tickers x 9 sessions: 3 complete, 1 partial" in said
     assert str(out / "summary.json") in said
+
+
+def test_a_run_whose_model_is_not_promoted_serves_nothing_and_says_why(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(*SMALL, "--set", "gate.min_skill=1", "--out", str(out))
+    said, errors = process.communicate(timeout=200)
+    assert process.returncode == 8
+    assert errors.startswith("stockflow: serve failed: no model has been promoted: s3://stockflow-model/models/current")
+    summary = json.loads((out / "summary.json").read_text())
+    assert [p["status"] for p in summary["phases"]] == [*["succeeded"] * 4, "failed"]
+    assert summary["promoted"] is False
+    assert summary["promotion_reason"].endswith(" validation windows, is not above gate.min_skill=1")
+    assert f"model not promoted: {summary['promotion_reason']}" in said
+    decision = json.loads((out / "models" / summary["model_id"] / "decision.json").read_text())
+    assert (decision["promote"], decision["serving"]) == (False, "")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +90,7 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
 )
 def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path, phase: str) -> None:
     out = tmp_path / "run"
-    process = start(*SMALL, "--out", str(out))
+    process = start(*SMALL, *ANY_MODEL, "--out", str(out))
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"{phase}: started"):
@@ -134,7 +153,7 @@ def test_an_s3_that_dies_under_a_run_ends_it_with_its_address_and_a_summary(tmp_
     assert "does not answer" in errors
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert [p["status"] for p in summary["phases"]] == ["succeeded", "failed", "not started", "not started"]
+    assert [p["status"] for p in summary["phases"]] == ["succeeded", "failed", *["not started"] * 3]
     assert (out / "logs" / "dataset.log").read_text().strip().splitlines()[-1].startswith("stockflow: S3 at http://")
 
 

@@ -133,11 +133,20 @@ def test_a_stream_without_its_checkpoint_is_refused_rather_than_doubled(served: 
     assert "has predictions but no checkpoint" in done.stderr
 
 
+def test_a_checkpoint_that_spark_cannot_reach_is_named(trained: World) -> None:
+    done = trained.copy_run("elsewhere").stockflow("serve", "--checkpoint", "nosuch://host/streams")
+    assert done.returncode == 8
+    assert 'No FileSystem for scheme "nosuch": name a folder, or a URI' in done.stderr.splitlines()[-1]
+
+
 def test_serving_without_a_model_says_what_to_run(dataset: World) -> None:
     elsewhere = dataset.with_run("base", **{contract.ENV_MODEL_BUCKET: dataset.predictions.name})
     done = elsewhere.stockflow("serve")
     assert done.returncode == 8
-    assert done.stderr.strip().endswith("models/current.json does not exist: run `stockflow train` first")
+    assert done.stderr.strip() == (
+        f"stockflow: no model has been promoted: s3://{dataset.predictions.name}/models/current.json does not exist:"
+        " run `stockflow promote`, lower gate.min_skill or train more"
+    )
 
 
 def test_a_missing_java_is_named_with_the_package_to_install(trained: World) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
+import sys
 import time
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,14 @@ import pytest
 from app import contract
 from app.dataset.spec import Spec
 from app.dataset.windows import window_set
+from app.processes import find_program
 from app.serving.scoring import Scorer, current_model_id
 from app.storage import Bucket
 from app.tables import get_table
+from app.training.launch import mpirun_command
 from tests.pipeline.conftest import World
+
+_ROOT = Path(__file__).parents[2]
 
 
 def weights(models: Bucket, model_id: str) -> bytes:
@@ -44,8 +51,64 @@ def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(t
     assert {key.removeprefix(prefix) for key in trained.models.keys(prefix)} >= set(contract.MODEL_FILES)
 
 
-def test_the_pointer_names_the_published_model(trained: World) -> None:
+def test_the_pointer_names_the_promoted_model(trained: World) -> None:
     assert current_model_id(trained.models) == trained.result("train")["model_id"]
+    assert trained.result("promote")["promote"] is True
+
+
+def test_training_leaves_a_candidate_and_a_model_that_is_not_promoted_leaves_the_pointer(trained: World) -> None:
+    worse = trained.copy_run("worse")
+    model_id = trained.result("train")["model_id"].replace(trained.run_id, "worse")
+    for name in contract.MODEL_FILES:  # the same model under another name, as its training would leave it
+        old = contract.model_key(trained.result("train")["model_id"], name)
+        trained.models.put(contract.model_key(model_id, name), trained.models.get(old))
+    candidate = trained.models.get_json(contract.candidate_key(trained.run_id))
+    trained.models.put_json(contract.candidate_key("worse"), {**candidate, "model_id": model_id})
+    done = worse.stockflow("promote", "--set", "gate.min_skill=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"model {model_id} is not promoted: its skill over persistence, ")
+    assert worse.result("promote")["promote"] is False
+    assert current_model_id(trained.models) == trained.result("train")["model_id"]
+
+
+def test_ranks_on_other_hosts_need_neither_variables_nor_credentials(dataset: World, tmp_path: Path) -> None:
+    """SageMaker: the dataset is a folder, and rank 1 knows nothing but where MPI is."""
+    run = dataset.copy_run("channel")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for key in run.models.keys(f"{contract.DATASETS_PREFIX}{run.run_id}/"):
+        (folder / key.rpartition("/")[2]).write_bytes(run.models.get(key))
+        run.models.delete(key)
+    script = tmp_path / "rank.sh"
+    script.write_text(
+        'if [ "$OMPI_COMM_WORLD_RANK" != 0 ]; then\n'
+        "  for name in $(env | sed -n 's/^\\(\\(AWS\\|SM\\|STOCKFLOW\\)_[A-Z_]*\\)=.*/\\1/p'); do unset $name; done\n"
+        "  export AWS_ENDPOINT_URL=http://127.0.0.1:1 AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none\n"
+        'fi\nexec "$@"\n'
+    )
+    mpirun = mpirun_command(find_program("mpirun", "openmpi-bin"), 2)
+    environ = {contract.ENV_DATASET_FOLDER: str(folder)}
+    environ[contract.ENV_HYPERPARAMETER_SETTINGS] = '{"training":{"epochs":2}}'
+    done = subprocess.run(
+        [*mpirun, "sh", str(script), sys.executable, str(_ROOT / "docker" / "train.py")],
+        env={**run.environ, "PYTHONPATH": str(_ROOT), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert contract.candidate_key(run.run_id) in run.models.keys(contract.MODELS_PREFIX)
+    model_id = run.models.get_json(contract.candidate_key(run.run_id))["model_id"]
+    metrics = run.models.get_json(contract.model_key(model_id, contract.MODEL_METRICS))
+    assert (metrics["ranks"], metrics["rank_weight_max_diff"]) == (2, 0)
+    said = [line for line in done.stdout.splitlines() if line.startswith("epoch=")]
+    assert [line.split()[0] for line in said] == ["epoch=1", "epoch=2"]
+    for line, measured in zip(said, metrics["history"], strict=True):
+        words = dict(word.split("=") for word in line.split()[1:])
+        assert {name: float(value) for name, value in words.items()} == pytest.approx(
+            {name: measured[name] for name in contract.TRAINING_METRICS}, rel=1e-4
+        )
 
 
 def test_step_times_are_those_of_the_steps_that_ran(trained: World) -> None:

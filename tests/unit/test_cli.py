@@ -45,7 +45,7 @@ Stockflow = Callable[..., Ended]
 @pytest.fixture
 def stockflow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], s3: FakeS3) -> Iterator[Stockflow]:
     """Runs the entry point in this process, with a place in the environment and S3 in memory."""
-    for name in (contract.ENV_SETTINGS, contract.ENV_NOW, contract.ENV_PROGRESS):
+    for name in (contract.ENV_SETTINGS, contract.ENV_NOW, contract.ENV_PROGRESS, contract.ENV_ARRAY_INDEX):
         monkeypatch.delenv(name, raising=False)
     for name, value in PLACE.items():
         monkeypatch.setenv(name, value)
@@ -66,7 +66,7 @@ def test_every_command_has_help(command: str) -> None:
     found = CliRunner().invoke(cli, [*command.split(), "--help"])
     assert found.exit_code == 0
     assert found.output.startswith("Usage: ")
-    assert {"ingest", "dataset", "train", "serve", "feed", "run", "settings"} <= set(cli.commands)
+    assert {"ingest", "dataset", "train", "promote", "serve", "feed", "run", "settings"} <= set(cli.commands)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["settings"], ["train", "--help"]])
@@ -143,6 +143,15 @@ def test_wrong_usage_has_status_2(stockflow: Stockflow, arguments: list[str], me
     assert message in ended.err
 
 
+def test_a_child_of_a_batch_array_takes_the_shard_of_its_index(
+    stockflow: Stockflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_plan()
+    monkeypatch.setenv(contract.ENV_ARRAY_INDEX, "1")
+    ended = stockflow("ingest")
+    assert (ended.status, ended.err) == (2, "stockflow: the plan of run r has shards 0 to 0, not 1\n")
+
+
 def test_an_endpoint_that_is_down_is_one_line(stockflow: Stockflow, s3: FakeS3) -> None:
     s3.error = EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
     ended = stockflow("dataset")
@@ -197,7 +206,9 @@ def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s
     # Two tickers: 20 - 7 minutes to train on and to validate on, 40 to test on.
     assert ended.out.splitlines()[-1].startswith("dataset: 132 rows in ")
     splits = [contract.dataset_key("r", name) for name in ("train", "validation", "test")]
-    assert s3.puts == [*splits, contract.dataset_spec_key("r"), contract.result_key("r", "dataset")]
+    last = [contract.dataset_spec_key("r"), contract.LATEST_DATASET_KEY, contract.result_key("r", "dataset")]
+    assert s3.puts == [*splits, *last]
+    assert Bucket("models").get_json(contract.LATEST_DATASET_KEY) == {"run_id": "r"}
     result = json.loads(s3.objects[contract.result_key("r", "dataset")].body)
     assert (result["phase"], result["rows"], result["where"]) == ("dataset", 132, "s3://models/datasets/r/spec.json")
     assert result["days"]["test"] == days[2:]
@@ -212,3 +223,36 @@ def test_days_that_the_run_does_not_hold_are_left_out_of_its_dataset(stockflow: 
     sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]
     assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
     assert market.get_json(contract.result_key("r", "dataset"))["days"]["train"] == days[:1]
+
+
+def test_a_run_that_ingested_nothing_takes_the_sessions_whose_bars_are_stored(stockflow: Stockflow) -> None:
+    market = store_plan()
+    put_table(market, contract.bars_key(SESSIONS[0].day, "s"), market_bars(["OTHER"], SESSIONS[:1]))
+    for session in SESSIONS[1:]:
+        put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
+    sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]
+    assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
+    days = [session.day.isoformat() for session in SESSIONS[1:]]
+    found = market.get_json(contract.result_key("r", "dataset"))["days"]
+    assert [*found["train"], *found["validation"], *found["test"]] == days
+
+
+@pytest.mark.parametrize(("min_skill", "promoted"), [("0.1", True), ("0.3", False)])
+def test_the_promote_phase_says_whether_and_why_and_never_fails(
+    stockflow: Stockflow, min_skill: str, promoted: bool
+) -> None:
+    models = Bucket("models")
+    for name in contract.MODEL_FILES:
+        models.put(contract.model_key("m", name), b"")
+    metrics = {"validation": {"skill": 0.25, "windows": 1560}}
+    models.put_json(contract.model_key("m", contract.MODEL_METRICS), metrics)
+    models.put_json(contract.candidate_key("r"), {"model_id": "m", "sha256": {}})
+    ended = stockflow("promote", "--set", f"gate.min_skill={min_skill}")
+    assert (ended.status, ended.err) == (0, "")
+    why = f"its skill over persistence, +0.25 on 1,560 validation windows, is {'' if promoted else 'not '}above"
+    said = f"model m is {'' if promoted else 'not '}promoted: {why} gate.min_skill={min_skill}"
+    assert ended.out.splitlines()[0] == said
+    assert ended.out.splitlines()[1].startswith("promote: 1,560 rows in ")
+    result = Bucket("market").get_json(contract.result_key("r", "promote"))
+    assert (result["promote"], result["model_id"]) == (promoted, "m")
+    assert models.exists(contract.CURRENT_MODEL_KEY) is promoted

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from app import contract
 from app.errors import UniverseError, YahooError
-from app.ingest.coverage import write_coverage
+from app.ingest.coverage import ingest_result, write_coverage
 from app.ingest.fetch import FetchCount
 from app.ingest.plan import Plan, make_plan, read_plan, write_plan
 from app.ingest.shard import Status, TickerReport
-from app.settings import IngestSettings
 from app.storage import Bucket
 from tests.fakes import bucket, make_sessions
 
 DAYS = ("2025-12-01", "2025-12-02", "2025-12-03")
 SESSIONS = make_sessions(390, 390, 210)
+STRICT: dict[str, Any] = {"complete_share": 0.9, "min_coverage": 1.0, "on_unknown": "fail"}
 
 
 def told(ticker: str, status: Status = "complete", missing: dict[str, int] | None = None) -> TickerReport:
     missing = {day: s.minutes for day, s in zip(DAYS, SESSIONS, strict=True)} if status == "empty" else missing or {}
     rows = 0 if status in {"empty", "unknown"} else 990 - sum(missing.values())
     error = "too busy" if status == "failed" else ""
-    return TickerReport(ticker, status, rows, missing, error, FetchCount(requests=3, retries=1))
+    return TickerReport(ticker, status, rows, missing, error, FetchCount(requests=3, retries=1, rate_limited=2))
 
 
 def stored(*reports: TickerReport) -> tuple[Plan, Bucket]:
@@ -41,7 +40,7 @@ def stored(*reports: TickerReport) -> tuple[Plan, Bucket]:
 
 def covered(*reports: TickerReport, **settings: Any) -> dict[str, Any]:
     plan, market = stored(*reports)
-    coverage = write_coverage(plan, market, IngestSettings(**settings))
+    coverage = write_coverage(plan, market, **{**STRICT, **settings})
     assert market.get_json(contract.coverage_key("r")) == coverage
     return coverage
 
@@ -51,7 +50,8 @@ def test_coverage_joins_all_shards_and_is_stored() -> None:
     assert [t["ticker"] for t in coverage["tickers"]] == ["A", "B", "C"]
     assert coverage["statuses"] == {"complete": 2, "partial": 1, "empty": 0, "unknown": 0, "failed": 0}
     assert (coverage["requested"], coverage["rows"]) == (3, 3 * 990 - 40)
-    assert (coverage["requests"], coverage["retries"]) == (9, 3)
+    assert (coverage["requests"], coverage["retries"], coverage["rate_limited"]) == (9, 3, 6)
+    assert coverage["coverage"] == 1
     assert coverage["days"] == list(DAYS)
 
 
@@ -71,8 +71,26 @@ def test_nothing_but_unknown_tickers_is_a_failure_even_when_skipped() -> None:
 def test_a_failed_or_empty_ticker_fails_the_phase_with_its_reason_after_coverage_is_stored() -> None:
     plan, market = stored(told("A"), told("B", "failed", {DAYS[2]: 210}), told("C", "empty"))
     with pytest.raises(YahooError, match="2 of 3 tickers have no complete answer, first B: too busy"):
-        write_coverage(plan, market, IngestSettings())
-    assert market.get_json(contract.coverage_key("r"))["statuses"]["failed"] == 1
+        write_coverage(plan, market, **STRICT)
+    stored_coverage = market.get_json(contract.coverage_key("r"))
+    assert stored_coverage["statuses"]["failed"] == 1
+    assert stored_coverage["coverage"] == pytest.approx(1 / 3)
+
+
+def test_an_unknown_ticker_does_not_count_in_the_share_that_has_bars() -> None:
+    coverage = covered(told("A"), told("B", "empty"), told("NO", "unknown"), on_unknown="skip", min_coverage=0.5)
+    assert coverage["coverage"] == 0.5
+    with pytest.raises(UniverseError):
+        covered(told("NO", "unknown"))
+
+
+def test_the_result_of_the_phase_is_drawn_from_its_coverage() -> None:
+    coverage = covered(told("A"), told("B", "partial", {DAYS[1]: 40}))
+    result = ingest_result(coverage, bucket())
+    assert (result["rows"], result["where"], result["coverage"]) == (2 * 990 - 40, "s3://fake/bars/", 1)
+    assert {name: coverage[name] for name in result if name != "where"} == {
+        name: value for name, value in result.items() if name != "where"
+    }
 
 
 @pytest.mark.parametrize("failed", [0, 1, 3, 7])
@@ -110,14 +128,14 @@ def test_a_first_day_that_one_ticker_has_and_a_later_day_that_none_has_stay() ->
 def test_a_shard_without_a_manifest_is_named() -> None:
     plan, _ = stored(told("A"), told("B"))
     with pytest.raises(YahooError, match=f"shard {plan.shards[0].name} left no manifest"):
-        write_coverage(plan, bucket(), IngestSettings())
+        write_coverage(plan, bucket(), **STRICT)
 
 
 def test_the_plan_is_stored_as_it_is_read_back() -> None:
-    market, now = bucket(), datetime(2025, 12, 3, 23, 0, tzinfo=UTC)
-    plan = write_plan("r", ["A", "B"], market, IngestSettings(days=6, shards=2), now)
+    market = bucket()
+    plan = write_plan("r", ["A", "B"], market, SESSIONS, shards=2, request_days=7)
     assert read_plan("r", market) == plan
-    assert ([s.day.day for s in plan.sessions], plan.tickers) == ([28, 1, 2, 3], ("A", "B"))
+    assert (plan.sessions, plan.tickers) == (SESSIONS, ("A", "B"))
 
 
 def test_a_minute_now_and_then_without_a_trade_does_not_make_a_ticker_partial() -> None:

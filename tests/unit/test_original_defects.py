@@ -33,7 +33,7 @@ from app.ingest.shard import TickerReport, fetch_ticker
 from app.serving.rings import Rings
 from app.serving.score_bucket import StreamPlace, bucket_scorer
 from app.sessions import Session, sessions_between
-from app.settings import DatasetSettings, IngestSettings
+from app.settings import DatasetSettings
 from app.storage import Bucket
 from app.training.evaluate import evaluate
 from app.training.schedule import rank_batches, steps_per_epoch
@@ -130,7 +130,7 @@ def test_defect_5_no_ticker_vanishes_silently(status: Any, error: type[Exception
     manifest = {"tickers": [report.to_json() for report in reports]}
     market.put_json(contract.manifest_key("r", plan.shards[0].name), manifest)
     with pytest.raises(error, match="LOST"):
-        write_coverage(plan, market, IngestSettings())
+        write_coverage(plan, market, complete_share=0.9, min_coverage=1.0, on_unknown="fail")
     assert [t["ticker"] for t in market.get_json(contract.coverage_key("r"))["tickers"]] == ["A", "LOST"]
 
 

@@ -1,4 +1,4 @@
-"""A model becomes visible whole, and its name tells what it was made from."""
+"""A model becomes a candidate whole, and its name tells what it was made from."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class FailingS3(FakeS3):
 
 
 def publish(s3: FakeS3, files: dict[str, bytes] | None = None, model_id: str = "m") -> None:
-    publish_model(bucket(s3), model_id, SPEC, Settings(), FILES if files is None else files, {"loss": 0.5}, NOW)
+    publish_model(bucket(s3), "r", model_id, SPEC, Settings(), FILES if files is None else files, {"loss": 0.5}, NOW)
 
 
-def test_the_pointer_moves_after_every_file() -> None:
+def test_the_candidate_is_named_after_every_file_and_the_pointer_stays() -> None:
     s3 = FakeS3()
     publish(s3)
-    assert s3.puts[-1] == contract.CURRENT_MODEL_KEY
+    assert s3.puts[-1] == contract.candidate_key("r")
     assert sorted(s3.puts[:-1]) == sorted(contract.model_key("m", name) for name in contract.MODEL_FILES)
 
 
 @pytest.mark.parametrize("name", contract.MODEL_FILES)
-def test_the_pointer_stays_when_a_file_cannot_be_written(name: str) -> None:
+def test_the_candidate_stays_when_a_file_cannot_be_written(name: str) -> None:
     s3 = FailingS3(f"new/{name}")
     publish(s3, model_id="old")
     with pytest.raises(StorageError, match="SlowDown"):
         publish(s3, model_id="new")
-    assert bucket(s3).get_json(contract.CURRENT_MODEL_KEY)["model_id"] == "old"
+    assert bucket(s3).get_json(contract.candidate_key("r"))["model_id"] == "old"
 
 
 def test_a_model_that_lacks_a_file_is_not_written_at_all() -> None:
@@ -61,12 +61,12 @@ def test_a_model_that_lacks_a_file_is_not_written_at_all() -> None:
     assert s3.puts == []
 
 
-def test_the_pointer_tells_the_sha256_of_each_file() -> None:
+def test_the_candidate_tells_the_sha256_of_each_file() -> None:
     s3 = FakeS3()
     publish(s3)
-    pointer = bucket(s3).get_json(contract.CURRENT_MODEL_KEY)
-    assert (pointer["model_id"], pointer["published_at"]) == ("m", "2026-03-24T20:30:00+00:00")
-    assert pointer["sha256"] == {
+    candidate = bucket(s3).get_json(contract.candidate_key("r"))
+    assert (candidate["model_id"], candidate["trained_at"]) == ("m", "2026-03-24T20:30:00+00:00")
+    assert candidate["sha256"] == {
         name: hashlib.sha256(bucket(s3).get(contract.model_key("m", name))).hexdigest() for name in contract.MODEL_FILES
     }
 

@@ -59,7 +59,7 @@ def test_a_model_is_loaded_from_its_bucket_once_with_its_own_spec(s3: FakeS3) ->
 
 def test_the_current_model_is_the_one_pointed_to() -> None:
     models = bucket()
-    with pytest.raises(ServingError, match=r"models/current\.json does not exist: run `stockflow train` first"):
+    with pytest.raises(ServingError, match=r"^no model has been promoted: s3://fake/models/current\.json"):
         current_model_id(models)
     models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": "m-1"})
     assert current_model_id(models) == "m-1"

@@ -66,6 +66,8 @@ def test_settings_survive_the_json_in_which_they_travel() -> None:
         ("train.epochs=1", "unknown setting train: allowed are ingest, dataset, training, gate, serving"),
         ("serving.pace=1", "unknown setting serving.pace: allowed are serving.speed, serving.partitions,"),
         ("training.epochs=many", "setting training.epochs='many': input should be a valid integer"),
+        ('training.epochs="3"', "setting training.epochs='3': input should be a valid integer"),
+        ("dataset.exclude_days=[20260316]", "setting dataset.exclude_days.0=20260316: input should be a valid date"),
         ("ingest.request_days=8", "setting ingest.request_days=8: input should be less than or equal to 7"),
         ("ingest.on_unknown=ignore", "setting ingest.on_unknown='ignore': input should be 'fail' or 'skip'"),
         ("training.timeout_s=Infinity", "setting training.timeout_s=inf: input should be a finite number"),
@@ -86,7 +88,7 @@ def test_a_wrong_flag_is_told_its_name_and_what_is_allowed(flag: str, message: s
     [
         ("{", [], "STOCKFLOW_SETTINGS is not JSON"),
         ("[]", [], "STOCKFLOW_SETTINGS must be a JSON object of groups, not list"),
-        ('{"training": 3}', [], "setting training=3: input should be a valid dictionary"),
+        ('{"training": 3}', [], "setting training=3: input should be an object"),
         ('{"training": 3}', ["training.epochs=1"], "STOCKFLOW_SETTINGS: group 'training' must be a JSON object"),
     ],
 )

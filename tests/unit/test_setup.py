@@ -114,14 +114,12 @@ def test_without_a_usable_python_the_error_says_what_to_install(machine: ModuleT
         ("java", 'openjdk version "17.0.15" 2025-04-15', ""),
         ("java", 'openjdk version "11.0.2"', "java is version 11"),
         ("java", 'java version "1.8.0_402"', "java is version 1"),
-        ("node", "v18.20.4", ""),
-        ("node", "v16.1.0", "node is version 16"),
     ],
 )
 def test_a_program_of_a_wrong_version_counts_as_lacking(
     machine: ModuleType, programs: Path, program: str, prints: str, problem: str
 ) -> None:
-    checks = {"mpirun": machine.open_mpi_problem, "java": machine.java_problem, "node": machine.node_problem}
+    checks = {"mpirun": machine.open_mpi_problem, "java": machine.java_problem}
     assert checks[program]() == f"no {program} on PATH"
     put_program(programs, program, prints)
     assert checks[program]() == problem
@@ -144,11 +142,10 @@ def test_a_plain_user_is_told_all_that_lacks_and_the_one_command(
         "this machine lacks\n"
         "  - Open MPI's headers (no mpicxx on PATH)\n"
         "  - Java 17 or newer (no java on PATH)\n"
-        "  - Node.js 18 or newer (no node on PATH)\n"
         "  - Python's venv and ensurepip (no ensurepip)\n"
         "Only root can install them. Type\n"
         "  sudo apt-get update && sudo apt-get install -y --no-install-recommends"
-        " libopenmpi-dev openjdk-17-jre-headless nodejs python3.11-venv\n"
+        " libopenmpi-dev openjdk-17-jre-headless python3.11-venv\n"
         "then run make again."
     )
     assert not (tmp_path / "apt.log").exists()
@@ -159,16 +156,16 @@ def test_root_installs_only_what_lacks(
 ) -> None:
     (programs / "env").symlink_to("/usr/bin/env")
     said = tmp_path / "said"
-    script = f'#!/bin/sh\necho "$DEBIAN_FRONTEND $*" >> {said}\ncase "$*" in *install*) : > {programs}/node; esac\n'
+    script = f'#!/bin/sh\necho "$DEBIAN_FRONTEND $*" >> {said}\ncase "$*" in *install*) : > {programs}/g++; esac\n'
     (programs / "apt-get").write_text(script, encoding="utf-8")
     (programs / "apt-get").chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    here = machine.Need("Node.js", ("nodejs",), lambda: "" if (programs / "node").exists() else "not there")
+    here = machine.Need("a C++ compiler", ("g++",), lambda: "" if (programs / "g++").exists() else "not there")
     other = machine.Need("git", ("git",), lambda: "")
     machine.install_programs([here, other], tmp_path / "apt.log")
     assert said.read_text().splitlines() == [
         "noninteractive -o DPkg::Lock::Timeout=300 update",
-        "noninteractive -o DPkg::Lock::Timeout=300 install -y --no-install-recommends nodejs",
+        "noninteractive -o DPkg::Lock::Timeout=300 install -y --no-install-recommends g++",
     ]
 
 
@@ -287,10 +284,29 @@ def test_the_cache_key_changes_with_each_ingredient(build_horovod: ModuleType) -
         "open_mpi": "4.1.4",
         "python_abi": "cpython-311-x86_64-linux-gnu",
         "machine": "x86_64",
+        "gpu": "NCCL, CUDA 12.9, 75",
     }
     key = build_horovod.WheelKey(**ingredients)
     folders = {key.folder} | {replace(key, **{name: f"{value}x"}).folder for name, value in ingredients.items()}
     assert len(folders) == 1 + len(ingredients)
+
+
+def test_a_build_for_gpus_takes_nccl_and_a_second_patch(
+    build_horovod: ModuleType, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(build_horovod.StepError, match="no nvcc on PATH"):
+        build_horovod.find_gpu("75,90")
+    put_program(programs, "nvcc", "Cuda compilation tools, release 12.9, V12.9.86")
+    put_program(programs, "mpirun", "mpirun (Open MPI) 4.1.8")
+    monkeypatch.setattr(build_horovod, "tensorflow_version", lambda: "2.21.0")
+    gpu = build_horovod.find_gpu("75,90")
+    assert gpu == build_horovod.Gpu("12.9", "75,90")
+    assert gpu.options["HOROVOD_GPU_OPERATIONS"] == "NCCL"
+    assert gpu.options["HOROVOD_BUILD_CUDA_CC_LIST"] == "75,90"
+    assert set(build_horovod.patches_for(gpu)) - set(build_horovod.patches_for(None)) == {build_horovod.GPU_PATCH}
+    with_gpu, without = build_horovod.current_key(gpu), build_horovod.current_key()
+    assert with_gpu.patch_sha256 != without.patch_sha256
+    assert without.gpu == ""
 
 
 @pytest.mark.parametrize(
@@ -326,6 +342,17 @@ def test_the_patch_takes_out_the_one_line(build_horovod: ModuleType, tmp_path: P
     left = (source / "horovod" / "tensorflow" / "CMakeLists.txt").read_text()
     lines = (BEFORE + CMAKE_LISTS).splitlines()
     assert left.splitlines() == [line for line in lines if "xla_mpi_ops.cc" not in line]
+
+
+def test_the_patch_for_gpus_asks_the_stream_for_its_handle(build_horovod: ModuleType, tmp_path: Path) -> None:
+    source = tmp_path / "horovod-0.28.1" / "horovod" / "tensorflow" / "mpi_ops.cc"
+    source.parent.mkdir(parents=True)
+    hunk = build_horovod.GPU_PATCH.read_text(encoding="utf-8").rpartition("@@")[2].partition("\n")[2]
+    source.write_text("".join(f"{line[1:]}\n" for line in hunk.splitlines() if line[:1] in " -"), encoding="utf-8")
+    build_horovod.apply_patch(build_horovod.GPU_PATCH, tmp_path / "horovod-0.28.1")
+    left = source.read_text(encoding="utf-8")
+    assert "GpuStreamHandle AsGpuStreamValue(Stream* stream);" not in left
+    assert "stream->platform_specific_handle().stream" in left
 
 
 def test_the_patch_fails_loudly_where_its_line_is_not(build_horovod: ModuleType, tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ class Batch:
         return pa.table(columns)
 
 
-def sink(predictions: Bucket, told: list[int] | None = None) -> PredictionSink:
-    return PredictionSink(predictions, "r", fixed_clock(NOW), (told if told is not None else []).append)
+def sink(predictions: Bucket, told: list[tuple[int, int]] | None = None) -> PredictionSink:
+    heard = told if told is not None else []
+    return PredictionSink(predictions, "r", fixed_clock(NOW), lambda rows, newest_ts: heard.append((rows, newest_ts)))
 
 
 def at(minute: int, session: Any = TUESDAY) -> int:
@@ -106,17 +107,17 @@ def test_an_older_prediction_does_not_take_the_place_of_a_newer_one() -> None:
 
 def test_a_micro_batch_without_predictions_writes_nothing() -> None:
     s3 = FakeS3()
-    told: list[int] = []
+    told: list[tuple[int, int]] = []
     sink(bucket(s3), told)(Batch(), 0)
     assert (s3.puts, told) == ([], [])
 
 
-def test_what_was_written_is_counted_and_told() -> None:
-    told: list[int] = []
+def test_what_was_written_is_counted_and_told_with_its_newest_minute() -> None:
+    told: list[tuple[int, int]] = []
     writer = sink(bucket(), told)
     writer(BATCH, 0)
     writer(Batch(("A", at(2), 0.4)), 1)
-    assert (told, writer.written) == ([3, 4], 4)
+    assert (told, writer.written) == ([(3, at(1)), (1, at(2))], 4)
 
 
 def test_a_missing_value_is_refused_and_not_stored() -> None:

@@ -1,0 +1,79 @@
+"""CloudWatch metrics as log lines in the Embedded Metric Format; no call is made where a log reaches CloudWatch.
+
+Lambdas, Batch and SageMaker write the line to standard output. From EMR, whose output CloudWatch does not see,
+it is sent to the log group that the environment names. Format:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import boto3
+from botocore.config import Config
+
+from app import contract
+
+_UNITS: Final = {contract.METRIC_COVERAGE: "None", contract.METRIC_STREAM_LAG: "Seconds"}
+"""CloudWatch's unit of each metric; one that is not named here is a Count."""
+_CONFIG: Final = Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 2})
+
+
+class Emit(Protocol):
+    """Publishes metrics by name, under dimensions if there are any; never ends the phase that calls it."""
+
+    def __call__(self, metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+        """Publish them with the machine's time."""
+
+
+def emitter(environ: Mapping[str, str]) -> Emit:
+    """How this process publishes: to the log group that the environment names, else on standard output."""
+    group = environ.get(contract.ENV_METRICS_LOG_GROUP)
+    return LogGroupEmitter(group) if group else emit
+
+
+def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+    """Write the metrics as one line to standard output."""
+    print(_line(metrics, dimensions or {}, int(time.time() * 1000)), flush=True)
+
+
+class LogGroupEmitter:
+    """Sends the lines to a log stream of this process, made with the first; tells its first failure on stderr."""
+
+    def __init__(self, group: str, client: Any = None) -> None:
+        self._group, self._stream, self._client = group, f"metrics-{uuid.uuid4().hex}", client
+        self._open = self._told = False
+
+    def __call__(self, metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+        """Send the metrics."""
+        now_ms = int(time.time() * 1000)
+        try:
+            self._send({"timestamp": now_ms, "message": _line(metrics, dimensions or {}, now_ms)})
+        except Exception as exc:  # whatever it is: a metric is not worth a prediction
+            if not self._told:
+                self._told = True
+                print(f"metrics are not sent to log group {self._group}: {exc}", file=sys.stderr, flush=True)
+
+    def _send(self, event: Mapping[str, Any]) -> None:
+        self._client = self._client or boto3.client("logs", config=_CONFIG)
+        if not self._open:
+            self._client.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
+            self._open = True
+        self._client.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=[event])
+
+
+def _line(metrics: Mapping[str, float], dimensions: Mapping[str, str], now_ms: int) -> str:
+    """One line of the format; values that are not finite are left out, as JSON knows none."""
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    directive = {
+        "Namespace": contract.METRICS_NAMESPACE,
+        "Dimensions": [list(dimensions)],
+        "Metrics": [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in finite],
+    }
+    return json.dumps({"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, **dimensions, **finite})

@@ -1,0 +1,17 @@
+"""Rules that pydantic and a Lambda without it both need. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+RUN_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+RUN_ID_RULE: Final = "use up to 64 letters, digits, '.', '_' and '-'"
+
+
+def broken_rule(settings: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What is wrong between the values of complete settings that are right one by one; None when nothing is."""
+    serving = settings["serving"]
+    if serving["buckets"] < serving["partitions"]:
+        return "serving.buckets must be at least serving.partitions, or tasks stay empty"
+    return None

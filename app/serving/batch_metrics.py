@@ -1,0 +1,42 @@
+"""What each micro-batch tells CloudWatch."""
+
+from __future__ import annotations
+
+from app import contract
+from app.clock import Clock
+from app.errors import StorageError
+from app.metrics import Emit
+from app.sessions import market_day, utc
+from app.storage import Bucket
+
+
+class BatchMetrics:
+    """Publishes how many predictions a micro-batch stored, and how far the stream lags behind its feed.
+
+    The lag is the age of the newest tick object in the micro-batch when its predictions lie in S3, in
+    seconds; S3 knows an object's time to the second. Not the age of the bar: a replay feeds bars of hours
+    ago, and a live bar is late by what the market's source takes, neither of which the stream can help.
+    """
+
+    def __init__(self, market: Bucket, run_id: str, clock: Clock, emit: Emit) -> None:
+        self._market = market
+        self._run_id = run_id
+        self._clock = clock
+        self._emit = emit
+
+    def __call__(self, rows: int, newest_ts: int) -> None:
+        """Publish one micro-batch: `rows` predictions, the newest for the bar that starts at `newest_ts` (epoch s)."""
+        metrics = {contract.METRIC_PREDICTIONS: float(rows)}
+        lag_s = self._lag_s(newest_ts)
+        if lag_s is not None:
+            metrics[contract.METRIC_STREAM_LAG] = lag_s
+        self._emit(metrics)
+
+    def _lag_s(self, newest_ts: int) -> float | None:
+        first = contract.ticks_key(self._run_id, market_day(utc(newest_ts)), newest_ts * 1000, 0)
+        prefix = first.rpartition("-")[0]  # the key but for the object's number in the feed
+        try:
+            times = [info.modified for info in self._market.objects(f"{prefix}-")]
+        except StorageError:  # the predictions are stored: their metric is not worth the stream
+            return None
+        return max(0.0, (self._clock() - max(times)).total_seconds()) if times else None

@@ -1,0 +1,1 @@
+"""The state machine's definition in the Amazon States Language, phase by phase."""

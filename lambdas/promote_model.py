@@ -1,0 +1,17 @@
+"""Lets the model that the execution trained take over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from app import contract
+from app.clock import system_clock
+from app.storage import Bucket
+from app.training.gate import promote
+
+
+def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """The order in; what `models/current.json` holds then out."""
+    return promote(Bucket(os.environ[contract.ENV_MODEL_BUCKET]), event["dataset_run"], system_clock())

@@ -1,0 +1,135 @@
+"""The handlers after training and after serving, with moto's S3: what they read, leave and answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from app import contract
+from app.errors import ServingError, TrainingError
+from app.storage import Bucket
+from infra.lambda_code import stage
+from infra.settings import Deployment
+from tests.infra.handlers import load_handler
+
+gate_model, promote_model, verify = (
+    load_handler(name) for name in ("gate_model", "promote_model", "verify_predictions")
+)
+PLACE = {
+    contract.ENV_MARKET_BUCKET: "market",
+    contract.ENV_MODEL_BUCKET: "models",
+    contract.ENV_PREDICTIONS_BUCKET: "predictions",
+}
+ORDER = {"run_id": "evening", "dataset_run": "noon", "settings": {"gate": {"min_skill": 0.0}}}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        for name, bucket in PLACE.items():
+            monkeypatch.setenv(name, bucket)
+            boto3.client("s3").create_bucket(Bucket=bucket)
+        yield
+
+
+def train(skill: float) -> Bucket:
+    """What training on the dataset of run noon leaves."""
+    models = Bucket("models")
+    for name in contract.MODEL_FILES:
+        models.put(contract.model_key("noon-1", name), b"")
+    metrics = {"validation": {"skill": skill, "windows": 1560}}
+    models.put_json(contract.model_key("noon-1", contract.MODEL_METRICS), metrics)
+    models.put_json(contract.candidate_key("noon"), {"model_id": "noon-1", "sha256": {}})
+    return models
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_better_model_passes_the_gate_and_is_promoted() -> None:
+    models = train(0.25)
+    gate = gate_model(ORDER, None)
+    assert gate == {
+        "promote": True,
+        "reason": "its skill over persistence, +0.25 on 1,560 validation windows, is above gate.min_skill=0",
+        "model_id": "noon-1",
+        "skill": 0.25,
+        "windows": 1560,
+        "serving": "",
+    }
+    pointer = promote_model({**ORDER, "gate": gate}, None)
+    assert pointer["model_id"] == "noon-1"
+    assert models.get_json(contract.CURRENT_MODEL_KEY) == pointer
+    assert gate_model(ORDER, None) == {**gate, "serving": "noon-1"}
+    assert promote_model(ORDER, None) == pointer
+    assert json.loads(json.dumps([gate, pointer])) == [gate, pointer]
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_model_no_better_than_persistence_does_not_pass() -> None:
+    models = train(0.0)
+    assert gate_model(ORDER, None)["promote"] is False
+    assert not models.exists(contract.CURRENT_MODEL_KEY)
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_incomplete_model_is_not_promoted() -> None:
+    train(0.25).delete(contract.model_key("noon-1", contract.MODEL_ONNX))
+    with pytest.raises(TrainingError, match=r"model noon-1 lacks model\.onnx"):
+        promote_model(ORDER, None)
+
+
+def serve(**changes: int) -> None:
+    """What serving run evening leaves."""
+    market, predictions = Bucket("market"), Bucket("predictions")
+    result = {"predictions": 390, "ticks": 390, "day": "2026-03-24", "model_id": "noon-1", **changes}
+    market.put_json(contract.result_key("evening", "serve"), result)
+    market.put_json(contract.feed_end_key("evening"), {"ticks": 390, "objects": 390})
+    predictions.put(contract.predictions_key(date(2026, 3, 24), "evening", 0), b"")
+    predictions.put_json(contract.LATEST_PREDICTIONS_KEY, {"schema_version": 1, "predictions": []})
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_served_run_is_verified() -> None:
+    serve()
+    assert verify(ORDER, None) == {
+        "predictions": 390,
+        "objects": 1,
+        "day": "2026-03-24",
+        "model_id": "noon-1",
+    }
+    serve(predictions=3)
+    with pytest.raises(ServingError, match="run evening has 3 predictions of 390 ticks"):
+        verify(ORDER, None)
+
+
+@pytest.fixture(scope="module")
+def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that is deployed."""
+    folder = tmp_path_factory.mktemp("lambdas")
+    stage(folder, Deployment())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["gate_model", "promote_model", "verify_predictions", "clean_up"])
+def test_a_deployed_handler_needs_nothing_third_party_but_boto3(name: str, asset: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(asset)!r}); import {name}, app; print(app.__file__, *sys.modules)"
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    place, *modules = done.stdout.split()
+    assert place == str(asset / "app" / "__init__.py")
+    with_boto3 = {"boto3", "botocore", "jmespath", "s3transfer", "dateutil", "urllib3", "six", "awscrt", "certifi"}
+    loaded = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    unexpected = loaded - with_boto3 - {"app", name}
+    assert {module for module in unexpected if not module.startswith("_")} == set()

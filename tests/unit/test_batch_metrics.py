@@ -1,0 +1,62 @@
+"""What a micro-batch publishes: its predictions, and how long its newest tick has lain in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from app import contract
+from app.clock import fixed_clock
+from app.serving.batch_metrics import BatchMetrics
+from tests.fakes import FakeS3, bucket, client_error, make_sessions
+
+(SESSION,) = make_sessions(10)
+NOW = datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)
+"""FakeS3 writes its first object at 0:00:01, the next at 0:00:02 and so on."""
+
+
+def feed(s3: FakeS3, minutes: int, run_id: str = "r") -> None:
+    for minute in range(minutes):
+        bucket(s3).put(contract.ticks_key(run_id, SESSION.day, (SESSION.open_ts + 60 * minute) * 1000, minute), b"")
+
+
+def published(s3: FakeS3, newest_minute: int) -> dict[str, float]:
+    """What is published at NOW for 30 predictions up to a minute of the session."""
+    kept: list[dict[str, float]] = []
+
+    def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+        assert not dimensions
+        kept.append(dict(metrics))
+
+    BatchMetrics(bucket(s3), "r", fixed_clock(NOW), emit)(30, SESSION.open_ts + 60 * newest_minute)
+    (metrics,) = kept
+    return metrics
+
+
+@pytest.mark.parametrize(("minute", "lag_s"), [(0, 9.0), (2, 7.0)])
+def test_the_lag_is_the_age_of_the_newest_tick_object_and_not_of_its_bar(minute: int, lag_s: float) -> None:
+    s3 = FakeS3()
+    feed(s3, 5)
+    assert published(s3, minute) == {contract.METRIC_PREDICTIONS: 30, contract.METRIC_STREAM_LAG: lag_s}
+
+
+def test_an_object_of_another_run_counts_for_nothing() -> None:
+    s3 = FakeS3()
+    feed(s3, 1)
+    feed(s3, 1, "r-2")
+    assert published(s3, 0)[contract.METRIC_STREAM_LAG] == 9.0
+
+
+def test_a_clock_behind_that_of_s3_makes_no_negative_lag() -> None:
+    s3 = FakeS3()
+    feed(s3, 12)
+    assert published(s3, 11)[contract.METRIC_STREAM_LAG] == 0.0
+
+
+def test_a_lag_that_cannot_be_found_out_is_left_out() -> None:
+    gone = FakeS3()
+    refused = FakeS3(error=client_error("AccessDenied", "ListObjectsV2"))
+    for s3 in (gone, refused):
+        assert published(s3, 0) == {contract.METRIC_PREDICTIONS: 30}
