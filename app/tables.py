@@ -23,7 +23,7 @@ def put_table(bucket: Bucket, key: str, table: pa.Table) -> None:
 def get_table(bucket: Bucket, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet object, only `columns` of it when given."""
     try:
-        # Without threads: pyarrow 26's pool aborts one in three processes that end soon after such a read.
+        # Without threads: pyarrow 26's pool aborted one in three processes that ended soon after such a read.
         return pq.read_table(io.BytesIO(bucket.get(key)), columns=columns, use_threads=False)
     except pa.ArrowInvalid as exc:
         raise StorageError(f"s3://{bucket.name}/{key} is not a Parquet object: {exc}") from exc

@@ -87,12 +87,14 @@ def grant_functions(functions: Mapping[str, lambda_.Function], storage: Storage)
 def grant_clean_up(function: lambda_.Function, fleet_group: str | None) -> None:
     """Find and stop what an execution left: jobs and clusters have ids only once they are made."""
     stack = Stack.of(function)
+    jobs = stack.format_arn(service="batch", resource="job", resource_name="*")
     training_jobs = stack.format_arn(service="sagemaker", resource="training-job", resource_name="*")
     clusters = stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
     _allow(
         *(function, "*"),
-        *("batch:ListJobs", "batch:TerminateJob", "sagemaker:ListTrainingJobs", "elasticmapreduce:ListClusters"),
+        *("batch:ListJobs", "sagemaker:ListTrainingJobs", "elasticmapreduce:ListClusters"),
     )
+    _allow(function, jobs, "batch:TerminateJob")
     _allow(function, training_jobs, "sagemaker:StopTrainingJob")
     _allow(
         *(function, clusters),
@@ -101,7 +103,8 @@ def grant_clean_up(function: lambda_.Function, fleet_group: str | None) -> None:
     role = cast("iam.Role", function.role)
     reason = "Jobs and clusters have names and ids only once they are made; listing actions know no resources."
     nag.acknowledge(
-        *(role, "AwsSolutions-IAM5", reason), *("Resource::*", f"Resource::{training_jobs}", f"Resource::{clusters}")
+        *(role, "AwsSolutions-IAM5", reason),
+        *("Resource::*", *(f"Resource::{arn}" for arn in (jobs, training_jobs, clusters))),
     )
     if fleet_group:
         _allow(function, "*", "autoscaling:DescribeAutoScalingGroups")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import CfnRule, Fn
+from aws_cdk import CfnRule, Fn, Stack
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -78,7 +78,12 @@ class Inference(Construct):
         metrics.grant_write(self.role)
         self.stream = Stream(
             submit=spark_submit(settings, environment.s3_object_url, script.s3_object_url),
-            place={**place, contract.ENV_METRICS_LOG_GROUP: metrics.log_group_name},
+            environ={
+                **place,
+                contract.ENV_METRICS_LOG_GROUP: metrics.log_group_name,
+                "AWS_DEFAULT_REGION": Stack.of(self).region,
+            },
+            checkpoints=settings.checkpoints,
             timeout_s=settings.stream_timeout_min * 60,
         )
 

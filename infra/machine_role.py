@@ -27,11 +27,13 @@ def allow_tasks(
 ) -> None:
     """Grant what the definition's own tasks need."""
     stack = Stack.of(role)
+    jobs = stack.format_arn(service="batch", resource="job", resource_name="*")
     training_jobs = stack.format_arn(service="sagemaker", resource="training-job", resource_name="*")
     clusters = stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
     _allow(role, ["lambda:InvokeFunction"], [function.function_arn for function in functions])
     _allow(role, ["batch:SubmitJob"], [*ingestion.submittable])
-    _allow(role, ["batch:DescribeJobs", "batch:TerminateJob", "elasticmapreduce:RunJobFlow"], ["*"])
+    _allow(role, ["batch:TerminateJob"], [jobs])
+    _allow(role, ["batch:DescribeJobs", "elasticmapreduce:RunJobFlow"], ["*"])
     _allow(
         role,
         ["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"],
@@ -53,9 +55,10 @@ def allow_tasks(
         ],
         [clusters],
     )
-    reason = "Jobs and clusters have names and ids only once they are made; Batch's and X-Ray's actions know none."
+    reason = "Jobs and clusters have names and ids only once they are made; other actions know no resources."
     nag.acknowledge(
-        *(role, "AwsSolutions-IAM5", reason), *("Resource::*", f"Resource::{training_jobs}", f"Resource::{clusters}")
+        *(role, "AwsSolutions-IAM5", reason),
+        *("Resource::*", *(f"Resource::{arn}" for arn in (jobs, training_jobs, clusters))),
     )
     rules = [stack.format_arn(service="events", resource="rule", resource_name=name) for name in _EVENT_RULES]
     _allow(role, ["events:PutTargets", "events:PutRule", "events:DescribeRule"], rules)

@@ -21,6 +21,7 @@ from app.settings import Settings, explain
 
 _EC2_TYPE = r"^[a-z][a-z0-9-]*\.(large|xlarge|[0-9]+xlarge)$"
 _BURSTABLE = re.compile(r"^t\d")
+_ARM = re.compile(r"^(a1|[a-z]+\d[a-z]*g[a-z]*)\.")
 _RETIRED_TRAINING = re.compile(r"^(ml\.)?(g3s?)\.(.+)$")
 _GIB_PER_VCPU = {"c": 2, "r": 8, "x": 16}
 """Memory by the first letter of a type; others, t and m among them, have 4."""
@@ -45,7 +46,31 @@ class StorageSettings(_Group):
     ] = ()
 
 
-class IngestionSettings(_Group):
+class _InstanceSettings(_Group):
+    """Settings of a fleet of one EC2 type."""
+
+    instance_type: str
+
+    @field_validator("instance_type")
+    @classmethod
+    def _is_x86(cls, value: str) -> str:
+        if _ARM.match(value):
+            raise ValueError("an ARM type, and what runs here is built for x86-64: name one such as m6i.2xlarge")
+        return value
+
+    @property
+    def vcpus(self) -> int:
+        """vCPUs of one instance, by the size in its name: large 2, xlarge 4, Nxlarge 4 N."""
+        size = self.instance_type.rpartition(".")[2]
+        return 2 if size == "large" else 4 * int(size.removesuffix("xlarge") or 1)
+
+    @property
+    def gib_per_vcpu(self) -> int:
+        """Memory of one instance by vCPU, by the first letter of its type."""
+        return _GIB_PER_VCPU.get(self.instance_type[0], 4)
+
+
+class IngestionSettings(_InstanceSettings):
     """The Batch fleet of phase I, and the Fargate jobs beside it."""
 
     instance_type: Annotated[
@@ -80,16 +105,9 @@ class IngestionSettings(_Group):
         return not _BURSTABLE.match(self.instance_type)
 
     @property
-    def vcpus(self) -> int:
-        """vCPUs of one instance, by the size in its name: large 2, xlarge 4, Nxlarge 4 N."""
-        size = self.instance_type.rpartition(".")[2]
-        return 2 if size == "large" else 4 * int(size.removesuffix("xlarge") or 1)
-
-    @property
     def jobs_per_instance(self) -> int:
         """Shards that one instance works on at the same time, by its vCPUs and its memory."""
-        gib_per_vcpu = _GIB_PER_VCPU.get(self.instance_type[0], 4)
-        memory_mib = int(self.vcpus * gib_per_vcpu * 1024 * _MEMORY_FOR_JOBS)
+        memory_mib = int(self.vcpus * self.gib_per_vcpu * 1024 * _MEMORY_FOR_JOBS)
         return min(self.vcpus // self.shard_vcpus, memory_mib // self.shard_memory_mib)
 
 
@@ -125,7 +143,7 @@ class TrainingSettings(_Group):
         return value
 
 
-class InferenceSettings(_Group):
+class InferenceSettings(_InstanceSettings):
     """The EMR cluster of phase III."""
 
     release: Annotated[str, Field(pattern=r"^emr-[a-z0-9.-]+$", description="EMR release label")] = "emr-spark-8.0.0"
@@ -134,6 +152,9 @@ class InferenceSettings(_Group):
     idle_timeout_min: Annotated[
         int, Field(ge=1, le=10_080, description="a cluster without a step for so long ends by itself")
     ] = 30
+    checkpoints: Annotated[
+        str, Field(pattern=r"^[a-z0-9]+://", description="where the stream keeps its state: on the cluster's own disks")
+    ] = "hdfs:///user/hadoop/stockflow"
     stream_timeout_min: Annotated[int, Field(ge=5, le=1440, description="limit of one stream and its feed")] = 600
 
     @field_validator("instance_type")

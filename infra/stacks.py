@@ -5,7 +5,6 @@ Destroying the compute stack leaves the data; the data stack knows nothing of th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, cast
@@ -21,7 +20,7 @@ from infra.inference import Inference
 from infra.ingestion import Ingestion
 from infra.network import Network
 from infra.observability import Observability
-from infra.root import ROOT
+from infra.root import written_context
 from infra.schedules import Schedules
 from infra.settings import Deployment
 from infra.storage import Storage
@@ -135,8 +134,9 @@ def synthesise(context: Mapping[str, Any] | None = None, outdir: str | None = No
     context: settings over those of cdk.json; `cdk -c` comes over both. outdir: by default where the CDK's command
     line asks for it, else cdk.out. Raises SettingsError for a setting that is wrong.
     """
-    written = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    app = App(context={**written, **(context or {})}, outdir=outdir or os.environ.get("CDK_OUTDIR", "cdk.out"))
+    app = App(
+        context={**written_context(), **(context or {})}, outdir=outdir or os.environ.get("CDK_OUTDIR", "cdk.out")
+    )
     build(app, settings.load(app.node.get_all_context()))
     return app.synth().directory
 

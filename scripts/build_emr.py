@@ -134,9 +134,9 @@ def provide_environment(root: Path, out: Path) -> Path:
     log = root / "build" / "logs" / "emr.log"
     with tempfile.TemporaryDirectory(prefix=".stage-", dir=out) as name:
         stage = Path(name)
-        with step(f"the packages of uv.lock for Python {PYTHON} on {PLATFORM}"):
+        with step(f"the packages of uv.lock for Python {PYTHON} on {PLATFORM}", "emr"):
             install_packages(root, uv, stage / "lib", log)
-        with step(f"packing {archive.name}"):
+        with step(f"packing {archive.name}", "emr"):
             add_own_files(root, stage)
             pack(stage, archive)
     stamp.write_text(json.dumps([digest, archive.stat().st_size]) + "\n", encoding="utf-8")

@@ -51,7 +51,7 @@ def provide_certificates(out: Path) -> Path:
     if openssl is None:
         raise StepError("openssl, which makes the cluster's certificates, is not on PATH: apt-get install openssl")
     if not are_good(openssl, path):
-        with step(f"certificates for the cluster's nodes, for {DAYS} days"):
+        with step(f"certificates for the cluster's nodes, for {DAYS} days", "emr"):
             make(openssl, path)
     return path
 

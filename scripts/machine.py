@@ -90,6 +90,7 @@ def system_needs(interpreter: Interpreter, *, with_venv: bool) -> list[Need]:
         Need("a C++ compiler", ("g++",), lambda: absent("g++")),
         Need("make", ("make",), lambda: absent("make")),
         Need("git", ("git",), lambda: absent("git")),
+        Need("openssl", ("openssl",), lambda: absent("openssl")),
     ]
     if with_venv:
         package = "python{}.{}-venv".format(*interpreter.version)

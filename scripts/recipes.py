@@ -90,6 +90,7 @@ assert not [d for d in installed.distributions() if d.name == "tensorflow-cpu"]
 if hvd.rank() == 0:
     export_model(build_model(8, 5, Settings().training), np.ones((4, 8, 5), np.float32))
 hvd.allreduce(tf.constant(0.0))
+print("rank", hvd.rank(), "NCCL", hvd.nccl_built(), "TensorFlow", tf.__version__, "numpy", np.__version__)
 """
 
 TRAINING = Recipe(

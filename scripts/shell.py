@@ -61,9 +61,9 @@ def tail(log: Path, lines: int = LOG_LINES_SHOWN) -> str:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
+def step(what: str, who: str = "setup") -> Iterator[None]:
     """Say on one line what is being done, and then how long it took."""
-    print(f"setup: {what} ...", end=" ", flush=True)
+    print(f"{who}: {what} ...", end=" ", flush=True)
     start_s = time.monotonic()
     try:
         yield

@@ -4,8 +4,8 @@ usage: python3 scripts/try_recipes.py [ingest|training|all] [--keep]
 
 Each RUN is run for real, each COPY takes from the build context that .dockerignore leaves, and at the end the image's
 user runs the recipe's checks. Debian stands in for the base images. For training, whose base image is Amazon Linux
-with CUDA, commands that are named in this file first install what that image is known to have; Horovod is then
-compiled with NCCL, which takes CUDA's compiler but no GPU. Downloads some 2 GB, and needs 12 GB of disk for a while.
+with CUDA, the commands AWS_IMAGE_HAS in scripts/recipes.py first install what that image is known to have; Horovod is
+then compiled with NCCL, which takes CUDA's compiler but no GPU. Downloads some 2 GB, and needs 12 GB of disk meanwhile.
 
 Needs root and debootstrap. Everything lies under build/recipes; the bare Debian and the logs stay there, the rest goes
 unless --keep is given. Exits with 0 when all is well, 1 when a step or a check fails, 77 when this machine cannot try.
@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import posixpath
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ from shell import StepError, run_logged
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "recipes"
 CANNOT = 77
-SHOWN = 90  # characters of an instruction
+SHOWN = 110  # characters of an instruction
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Build:
 
     def run(self) -> Stage:
         """Carry out all instructions and the checks; the last stage."""
+        self._prepare_base()
         steps = parse((ROOT / self.recipe.dockerfile).read_text(encoding="utf-8"))
         for number, step in enumerate(steps, start=1):
             with timed(f"{self.recipe.name} {number}/{len(steps)} {step}"):
@@ -110,19 +113,31 @@ class Build:
     def _in(self, stage: Stage, command: Sequence[str], environment: Mapping[str, str]) -> None:
         run_in_root(stage.root, command, self.log, environment=environment, user=stage.user, folder=stage.folder)
 
+    def _prepare_base(self) -> None:
+        """Give the stand-in what the recipe's base image has."""
+        if not self.recipe.base_has:
+            return
+        root = self.work / "base"
+        run_logged(["cp", "-a", str(self.base), str(root)], self.log, cwd=self.work)
+        carry_machine(root)
+        stage = Stage(root, self._base_environment)
+        for number, command in enumerate(self.recipe.base_has, start=1):
+            with timed(f"{self.recipe.name} base {number}/{len(self.recipe.base_has)} {command}"):
+                self._in(stage, ["/bin/sh", "-ec", command], stage.environment)
+        self.base = root
+
+    @property
+    def _base_environment(self) -> dict[str, str]:
+        return {"PATH": PATH, **self.recipe.base_environment}
+
     def _from(self, step: Instruction) -> None:
-        """Start a stage from an earlier one, or from Debian made to look like the base image."""
+        """Start a stage from an earlier one or from the stand-in for its base image."""
         image, *alias = step.words(self.globals)
         root = self.work / f"stage{len(self.stages)}"
         earlier = self.stages.get(image)
         run_logged(["cp", "-a", str(earlier.root if earlier else self.base), str(root)], self.log, cwd=self.work)
         carry_machine(root)
-        environment = dict(earlier.environment) if earlier else {"PATH": PATH, **self.recipe.base_environment}
-        self.stage = Stage(root, environment)
-        if not earlier:
-            for number, command in enumerate(self.recipe.base_has, start=1):
-                print(f"base {number}/{len(self.recipe.base_has)}", end=" ", flush=True)
-                self._in(self.stage, ["/bin/sh", "-ec", command], environment)
+        self.stage = Stage(root, dict(earlier.environment) if earlier else self._base_environment)
         self.stages[alias[1] if len(alias) == 2 else str(len(self.stages))] = self.stage
 
     def _argument(self, step: Instruction, held: dict[str, str]) -> None:
@@ -168,7 +183,7 @@ def put(source: Path, target: Path, owner: str) -> None:
 @contextmanager
 def timed(what: str) -> Iterator[None]:
     """Say on one line what is done, and then how long it took."""
-    print(f"{what[:SHOWN]}{' ...' if len(what) > SHOWN else ''}", end="  ", flush=True)
+    print(textwrap.shorten(what, SHOWN, placeholder=" ..."), end="  ", flush=True)
     start_s = time.monotonic()
     try:
         yield
@@ -206,6 +221,7 @@ def main(arguments: Sequence[str]) -> int:
     if reason:
         print(f"try_recipes: {reason}", file=sys.stderr)
         return CANNOT
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half done goes
     try:
         for name in RECIPES if asked.recipe == "all" else (asked.recipe,):
             try_recipe(RECIPES[name], keep=asked.keep)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from app import contract
 from app.clock import Clock
 from app.errors import StorageError
 from app.metrics import Emit
 from app.sessions import market_day, utc
 from app.storage import Bucket
+
+_SILENCE = timedelta(minutes=1)
 
 
 class BatchMetrics:
@@ -23,14 +27,22 @@ class BatchMetrics:
         self._run_id = run_id
         self._clock = clock
         self._emit = emit
+        self._told = clock()
 
     def __call__(self, rows: int, newest_ts: int) -> None:
         """Publish one micro-batch: `rows` predictions, the newest for the bar that starts at `newest_ts` (epoch s)."""
+        self._told = self._clock()
         metrics = {contract.METRIC_PREDICTIONS: float(rows)}
         lag_s = self._lag_s(newest_ts)
         if lag_s is not None:
             metrics[contract.METRIC_STREAM_LAG] = lag_s
         self._emit(metrics)
+
+    def alive(self) -> None:
+        """Publish no predictions, once in a minute without a micro-batch: an alarm does not see what is missing."""
+        if self._clock() - self._told >= _SILENCE:
+            self._told = self._clock()
+            self._emit({contract.METRIC_PREDICTIONS: 0.0})
 
     def _lag_s(self, newest_ts: int) -> float | None:
         first = contract.ticks_key(self._run_id, market_day(utc(newest_ts)), newest_ts * 1000, 0)

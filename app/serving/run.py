@@ -69,7 +69,7 @@ def run_serving(
         write_warm_state(place.run_id, market, plan.sessions, plan.sessions[-1], plan.tickers, window_min)
         report(0, total, "predictions")
         with _feed(settings, environ, with_feed) as feed_alive:
-            run_stream(spark, stream, settings.serving, sink, folder.uri, feed_alive)
+            run_stream(spark, stream, settings.serving, sink, folder.uri, feed_alive, metrics.alive)
         finish(_result(plan, stream, market, predictions))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()

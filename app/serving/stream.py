@@ -94,12 +94,13 @@ def run_stream(
     sink: PredictionSink,
     checkpoint: str,
     feed_alive: Callable[[], bool] = lambda: False,
+    on_poll: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the query until the feed has ended and its last object is scored.
 
     checkpoint: URI of the folder of its offsets and state. feed_alive: whether a feed of ours is at work, so
-    that a quiet market is no fault; raises when it has failed. Raises ServingError when the query fails or
-    nothing arrives for `idle_timeout_s`.
+    that a quiet market is no fault; raises when it has failed. on_poll: called every `poll_s`. Raises
+    ServingError when the query fails or nothing arrives for `idle_timeout_s`.
     """
     query = (
         forecasts(spark, place, settings)
@@ -109,18 +110,24 @@ def run_stream(
         .start()
     )
     try:
-        _until_fed(query, Bucket(place.market_bucket), place.run_id, settings, feed_alive)
+        _until_fed(query, Bucket(place.market_bucket), place.run_id, settings, feed_alive, on_poll)
     finally:
         query.stop()
 
 
 def _until_fed(
-    query: StreamingQuery, market: Bucket, run_id: str, settings: ServingSettings, feed_alive: Callable[[], bool]
+    query: StreamingQuery,
+    market: Bucket,
+    run_id: str,
+    settings: ServingSettings,
+    feed_alive: Callable[[], bool],
+    on_poll: Callable[[], None],
 ) -> None:
     last_key: str | None = None
     reached, moved_s = "", time.monotonic()
     while True:
         time.sleep(settings.poll_s)
+        on_poll()
         if not query.isActive:
             raise ServingError(f"the stream failed: {_cause(query.exception())}")
         now_at = _end_key(query.lastProgress)

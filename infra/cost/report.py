@@ -15,7 +15,7 @@ from infra.cost.assumptions import Assumptions, read_assumptions
 from infra.cost.lines import Bill, Line
 from infra.cost.prices import Prices, read_prices
 from infra.cost.workload import Workload
-from infra.root import ROOT
+from infra.root import written_context
 from infra.settings import Deployment
 
 _TITLES = {
@@ -50,7 +50,7 @@ def total(lines: Sequence[Line]) -> float:
 
 def read_deployment(flags: Sequence[str]) -> Deployment:
     """What `cdk deploy` with ``-c key=value`` flags would make of cdk.json; SettingsError as infra.settings.load."""
-    context: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    context = written_context()
     for flag in flags:
         key, equals, value = flag.partition("=")
         if not equals:

@@ -15,10 +15,14 @@ _CREATE_TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Stream:
-    """The streaming step. submit: spark-submit's words up to and with the script; place: names of the buckets."""
+    """The streaming step.
+
+    submit: spark-submit's words up to and with the script; environ: variables of every run; checkpoints: folder.
+    """
 
     submit: Sequence[str]
-    place: Mapping[str, str]
+    environ: Mapping[str, str]
+    checkpoints: str
     timeout_s: int
 
 
@@ -70,10 +74,11 @@ def first_serve_state(cluster: Mapping[str, Any] | str) -> str:
 def _stream_step(stream: Stream) -> State:
     words = [
         *(f"'{_escaped(word)}'" for word in stream.submit),
-        *(f"'{word}'" for name, value in stream.place.items() for word in ("--env", f"{name}={value}")),
+        *(f"'{word}'" for name, value in stream.environ.items() for word in ("--env", f"{name}={value}")),
         *("'--env'", f"States.Format('{contract.ENV_RUN_ID}={{}}', $.run_id)"),
         # Base64, because YARN's own shell eats the braces of JSON.
         *("'--env-base64'", f"States.Format('{contract.ENV_SETTINGS}={{}}', States.Base64Encode($.settings_json))"),
+        *("'--checkpoint'", f"'{stream.checkpoints}'"),
     ]
     parameters = {
         "ClusterId.$": "$.cluster.id",

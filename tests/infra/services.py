@@ -5,9 +5,10 @@ The Lambdas' logic is the real one, on buckets in memory; the jobs leave what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, Final
 
 from app import contract
@@ -18,7 +19,7 @@ from app.workflow.ingestion import check_coverage, plan_shards
 from app.workflow.order import make_order
 from app.workflow.session_table import SessionTable
 from app.workflow.verify import verify_predictions
-from tests.fakes import bucket
+from tests.fakes import FakeS3
 from tests.infra.deployed import ACCOUNT, REGION
 from tests.infra.execution import Execution, Task, TaskFailed
 from tests.infra.synthesised import Synthesised
@@ -50,14 +51,25 @@ _MODEL = "model-1"
 
 @dataclass
 class Services:
-    """Answers for one execution. skill: of the model that is trained; failing: errors of tasks, by their states."""
+    """Answers for one execution. skill: of the model that is trained; failing: errors of tasks, by their states.
+
+    calls: of S3 by each of the Lambdas, (Lambda, action, bucket, key).
+    """
 
     app: Synthesised
     skill: float = 0.1
     failing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    market: Bucket = field(default_factory=bucket)
-    models: Bucket = field(default_factory=bucket)
-    predictions: Bucket = field(default_factory=bucket)
+    calls: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._caller = ""
+        self.market, self.models, self.predictions = (
+            Bucket(role, _WatchedS3(partial(self._note, role))) for role in ("Market", "Model", "Predictions")
+        )
+
+    def _note(self, bucket: str, action: str, key: str) -> None:
+        if self._caller:
+            self.calls.append((self._caller, action, bucket, key))
 
     def run(self, asked: Any, name: str = "evening") -> Execution:
         """The execution of this name with this input."""
@@ -99,7 +111,11 @@ class Services:
             "verify_predictions": lambda order: verify_predictions(order["run_id"], self.market, self.predictions),
             "clean_up": lambda event: {"clusters": [CLUSTER], "of": [event["execution"], event["machine"]]},
         }
-        return logic[name](event)
+        self._caller = name
+        try:
+            return logic[name](event)
+        finally:
+            self._caller = ""
 
     def _order(self, event: Mapping[str, Any]) -> Any:
         return make_order(
@@ -152,6 +168,34 @@ class Services:
         self.predictions.put(contract.predictions_key(_DAY, run_id, 0), b"")
         latest = {"schema_version": contract.PREDICTIONS_SCHEMA_VERSION}
         self.predictions.put_json(contract.LATEST_PREDICTIONS_KEY, latest)
+
+
+class _WatchedS3(FakeS3):
+    """S3 in memory that tells of each call: the action that IAM knows it by, and the key."""
+
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def put_object(self, **call: Any) -> None:
+        self._note("s3:PutObject", call["Key"])
+        super().put_object(**call)
+
+    def get_object(self, **call: Any) -> dict[str, Any]:
+        self._note("s3:GetObject", call["Key"])
+        return super().get_object(**call)
+
+    def head_object(self, **call: Any) -> dict[str, Any]:
+        self._note("s3:GetObject", call["Key"])
+        return super().head_object(**call)
+
+    def delete_object(self, **call: Any) -> None:
+        self._note("s3:DeleteObject", call["Key"])
+        super().delete_object(**call)
+
+    def paginate(self, **call: Any) -> Iterator[dict[str, Any]]:
+        self._note("s3:ListBucket", "")
+        return super().paginate(**call)
 
 
 def batch_environment(job: Mapping[str, Any]) -> dict[str, str]:

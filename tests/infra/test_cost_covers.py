@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App
 
 from infra.cluster import Cluster
 from infra.cost import workload
 from infra.cost.assumptions import Assumptions
-from infra.cost.report import read_deployment
 from infra.cost.resources import FREE, PRICED
 from infra.settings import InferenceSettings
-from infra.stacks import ComputeStack, DataStack
-from tests.infra.templates import Template, resources
-
-VARIANTS = {
-    "defaults": (),
-    "other": ("always_on=true", "ingestion.instance_type=m6i.2xlarge", "ingestion.spot=true", "retain=false"),
-}
+from tests.infra.synthesised import Synthesised
+from tests.infra.templates import resources
 
 
 class Stacks:
     """All templates of one deployment."""
 
-    def __init__(self, flags: tuple[str, ...], folder: Path) -> None:
-        deployment = read_deployment(flags)
-        app = App(outdir=str(folder))
-        data = DataStack(app, "data", deployment=deployment)
-        ComputeStack(app, "compute", deployment=deployment, storage=data.storage)
-        app.synth()
-        self.work = workload.Workload(deployment, Assumptions())
-        self._templates: list[Template] = [json.loads(file.read_text()) for file in folder.glob("*.template.json")]
+    def __init__(self, app: Synthesised) -> None:
+        self.work = workload.Workload(app.deployment, Assumptions())
+        self._templates = (app.data, app.compute)
 
     def types(self) -> set[str]:
         return {resource["Type"] for template in self._templates for resource in template["Resources"].values()}
@@ -43,9 +29,9 @@ class Stacks:
         return [found for template in self._templates for found in resources(template, kind).values()]
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def stacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stacks:
-    return Stacks(VARIANTS[request.param], tmp_path_factory.mktemp("cost"))
+@pytest.fixture
+def stacks(any_app: Synthesised) -> Stacks:
+    return Stacks(any_app)
 
 
 def test_every_resource_is_priced_or_free_for_a_reason(stacks: Stacks) -> None:
@@ -78,7 +64,7 @@ def test_jobs_disks_and_functions_have_the_sizes_that_are_billed(stacks: Stacks)
 
 
 def test_a_node_of_the_cluster_has_the_disks_that_are_billed() -> None:
-    parameters = Cluster(InferenceSettings(), "", "", "", "", "", "").parameters()
+    parameters = Cluster("", InferenceSettings(), "", "", "", "", "", "").parameters()
     root = parameters["EbsRootVolumeSize"]
     for group in parameters["Instances"]["InstanceGroups"]:
         disks = group["EbsConfiguration"]["EbsBlockDeviceConfigs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -60,3 +60,16 @@ def test_a_lag_that_cannot_be_found_out_is_left_out() -> None:
     refused = FakeS3(error=client_error("AccessDenied", "ListObjectsV2"))
     for s3 in (gone, refused):
         assert published(s3, 0) == {contract.METRIC_PREDICTIONS: 30}
+
+
+def test_a_quiet_stream_says_once_a_minute_that_it_predicts_nothing() -> None:
+    kept: list[dict[str, float]] = []
+    times = iter(NOW + timedelta(seconds=s) for s in (0, 30, 60, 60, 90, 119, 121, 121))
+
+    def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+        kept.append(dict(metrics))
+
+    metrics = BatchMetrics(bucket(FakeS3()), "r", lambda: next(times), emit)
+    for expected in (0, 1, 1, 1, 2):  # at 30, 60, 90, 119 and 121 s
+        metrics.alive()
+        assert kept == [{contract.METRIC_PREDICTIONS: 0.0}] * expected

@@ -142,9 +142,7 @@ def test_the_training_image_is_built_for_nccl_unless_asked_otherwise(
     assert set(recipes.TRAINING.arguments) <= set(defaults)
 
 
-def test_the_base_image_of_training_has_the_locked_tensorflow_and_is_amd64s(
-    dockerfile: ModuleType, recipes: ModuleType
-) -> None:
+def test_the_base_image_of_training_has_the_locked_tensorflow(dockerfile: ModuleType, recipes: ModuleType) -> None:
     base = steps_of(dockerfile, "training", "ARG")[0].text
     major, minor, _ = recipes.locked_version("tensorflow-cpu").split(".")
     assert f"/tensorflow-training:{major}.{minor}-gpu-" in base
@@ -340,7 +338,55 @@ def test_a_link_in_the_image_never_leads_a_copy_onto_the_machine(try_recipes: Mo
             stage.path(inside)
 
 
-def test_the_toolkit_of_the_stand_in_is_of_one_version_everywhere(recipes: ModuleType) -> None:
+RECIPE = """\
+ARG WHERE=/opt
+FROM base AS one
+ARG WHERE
+ARG DEEP
+ENV PLACE=${WHERE}/${DEEP}
+WORKDIR ${PLACE}
+COPY --chown=me app code
+COPY --chown=me app/a.py app/deep/b.py ./
+FROM base
+COPY --from=one --chown=me /opt/x /srv/y
+USER me
+WORKDIR /srv
+ENTRYPOINT ["run"]
+"""
+
+
+def test_a_recipe_is_carried_out_from_its_context_and_its_earlier_stages(
+    try_recipes: ModuleType, recipes: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("checkout/app/a.py", "checkout/app/deep/b.py", "checkout/app/c.pyc", "base/etc/group"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "base" / "etc" / "passwd").write_text(f"me:x:{os.getuid()}:{os.getgid()}::/home/me:/bin/sh\n")
+    (tmp_path / "base" / "etc" / "apt" / "apt.conf.d").mkdir(parents=True)
+    (tmp_path / "checkout" / "Dockerfile").write_text(RECIPE)
+    (tmp_path / "checkout" / ".dockerignore").write_text("*\n!app\n**/*.pyc\n")
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(try_recipes, "ROOT", tmp_path / "checkout")
+    recipe = recipes.Recipe("test", "Dockerfile", (), arguments={"DEEP": "x"})
+    stage = try_recipes.Build(recipe, tmp_path / "base", tmp_path / "work", tmp_path / "log").run()
+    copied = sorted(path.relative_to(stage.root).as_posix() for path in (stage.root / "srv").rglob("*.*"))
+    assert copied == ["srv/y/a.py", "srv/y/b.py", "srv/y/code/a.py", "srv/y/code/deep/b.py"]
+    assert (stage.folder, stage.user, stage.entrypoint) == ("/srv", "me", ["run"])
+    assert "PLACE" not in stage.environment
+
+
+def test_a_copy_of_what_is_not_in_the_context_is_an_error(
+    try_recipes: ModuleType, recipes: ModuleType, tmp_path: Path
+) -> None:
+    build = try_recipes.Build(recipes.INGEST, tmp_path, tmp_path, tmp_path / "log")
+    copy, none = importlib.import_module("dockerfile").parse("COPY tests /x\nCOPY --from=none a /x\n")
+    with pytest.raises(importlib.import_module("dockerfile").RecipeError, match=r"no tests in the build context"):
+        list(build._found(copy, "tests"))
+    with pytest.raises(importlib.import_module("dockerfile").RecipeError, match="no a in the stage none"):
+        list(build._found(none, "a"))
+
+
+def test_the_stand_in_has_the_tensorflow_that_aws_has(recipes: ModuleType) -> None:
     commands = " ".join(recipes.AWS_IMAGE_HAS)
     assert f"tensorflow=={recipes.locked_version('tensorflow-cpu')} " in commands
     assert "tensorflow-cpu" not in commands

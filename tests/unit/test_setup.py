@@ -131,7 +131,7 @@ def test_a_plain_user_is_told_all_that_lacks_and_the_one_command(
     put_program(programs, "apt-get")
     put_program(programs, "sudo", "sudo: a password is required", status=1)
     put_program(programs, "mpirun", "mpirun (Open MPI) 4.1.4")
-    for program in ("make", "git", "g++"):
+    for program in ("make", "git", "g++", "openssl"):
         put_program(programs, program)
     put_program(programs, "python-without-ensurepip", status=1)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
