@@ -12,6 +12,7 @@ from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from infra import nag
+from infra.log_group import log_group
 from infra.network import Network
 from infra.settings import IngestionSettings
 
@@ -34,8 +35,10 @@ class UnmanagedFleet(Construct):
         settings: IngestionSettings,
         network: Network,
         batch_role: iam.Role,
+        log_days: int,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._log_days = log_days
         self.environment: batch.IComputeEnvironment = batch.UnmanagedComputeEnvironment(
             self, "Environment", service_role=batch_role
         )
@@ -88,6 +91,7 @@ class UnmanagedFleet(Construct):
                 [iam.PolicyStatement(actions=["batch:DescribeComputeEnvironments"], resources=["*"])]
             ),
             install_latest_aws_sdk=False,
+            log_group=log_group(self, "ClusterLogs", days=self._log_days),
         )
         nag.acknowledge(lookup, "AwsSolutions-IAM5", "Batch's describe actions know no resources.", "Resource::*")
         provider = Stack.of(self).node.find_child(f"AWS{cr.AwsCustomResource.PROVIDER_FUNCTION_UUID.replace('-', '')}")
@@ -109,6 +113,7 @@ class ManagedFleet(Construct):
         settings: IngestionSettings,
         network: Network,
         batch_role: iam.Role,
+        log_days: int,
     ) -> None:
         super().__init__(scope, construct_id)
         self.environment: batch.IComputeEnvironment = batch.ManagedEc2EcsComputeEnvironment(

@@ -68,7 +68,7 @@ class Ingestion(Construct):
         self.roles = JobRoles(*(self._role(name) for name in ("Ingest", "Dataset", "Feed")))
         batch_role = _service_role(self, "BatchRole")
         fleet = (ManagedFleet if settings.managed else UnmanagedFleet)(
-            self, "Fleet", settings=settings, network=network, batch_role=batch_role
+            self, "Fleet", settings=settings, network=network, batch_role=batch_role, log_days=log_days
         )
         self.fleet_group = fleet.group_name
         fargate = batch.FargateComputeEnvironment(

@@ -27,6 +27,8 @@ _GIB_PER_VCPU = {"c": 2, "r": 8, "x": 16}
 """Memory by the first letter of a type; others, t and m among them, have 4."""
 _MEMORY_FOR_JOBS = 0.9
 """The rest is the system's and the ECS agent's."""
+_CDK_KEYS = ("acknowledged-issue-numbers", "cli-telemetry")
+"""What `cdk acknowledge` and `cdk cli-telemetry` write into the context."""
 _STAND_INS = {"1": "ml.g4dn.xlarge (1 GPU)", "2": "ml.g4dn.12xlarge (4 GPUs) with training.processes=2"}
 
 
@@ -227,7 +229,7 @@ def training_instance_types() -> tuple[str, ...]:
 def load(context: Mapping[str, Any]) -> Deployment:
     """The deployment that a CDK context asks for; SettingsError names what is wrong and what is allowed.
 
-    Keys of the CDK itself hold a colon or begin with @: they are none of ours.
+    Keys of the CDK itself hold a colon, begin with @ or are _CDK_KEYS: they are none of ours.
     """
     asked: dict[str, Any] = {}
     groups = {key: value for key, value in context.items() if not _is_cdk_key(key)}
@@ -259,7 +261,7 @@ def _describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
 
 
 def _is_cdk_key(key: str) -> bool:
-    return ":" in key or key.startswith("@")
+    return ":" in key or key.startswith("@") or key in _CDK_KEYS
 
 
 def _put(asked: dict[str, Any], path: list[str], value: Any) -> None:

@@ -58,7 +58,7 @@ class Assumptions(BaseModel):
     ] = 7.3
     assets_gb: Annotated[float, Field(ge=0, description="files of deployments in S3: 3 EMR environments")] = 0.4
     key_rotations: Annotated[
-        int, Field(ge=0, le=2, description="of the key so far, one in seven years: the first and the second add its price")
+        int, Field(ge=0, le=2, description="of the key, one in seven years: the first and the second add its price")
     ] = 0
     sessions_kept: Annotated[int, Field(ge=0, description="days of bars and predictions in S3")] = 250
     runs_kept: Annotated[int, Field(ge=0, description="datasets and models in S3")] = 12

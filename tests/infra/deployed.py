@@ -68,9 +68,8 @@ class Deployed:
             return [self.value(item) for item in written]
         if not isinstance(written, dict):
             return written
-        function = self._functions.get(next(iter(written), "")) if len(written) == 1 else None
-        if function:
-            return function(*written.values())
+        if len(written) == 1 and (name := next(iter(written))).startswith(("Fn::", "Ref")):
+            return self._functions[name](written[name])
         return {name: self.value(item) for name, item in written.items()}
 
     def definition(self) -> dict[str, Any]:

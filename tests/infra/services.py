@@ -53,13 +53,14 @@ _MODEL = "model-1"
 class Services:
     """Answers for one execution. skill: of the model that is trained; failing: errors of tasks, by their states.
 
-    calls: of S3 by each of the Lambdas, (Lambda, action, bucket, key).
+    calls: of S3 by each of the Lambdas, (Lambda, action, bucket, key). answers: last ones, by the tasks' states.
     """
 
     app: Synthesised
     skill: float = 0.1
     failing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     calls: list[tuple[str, str, str, str]] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._caller = ""
@@ -83,6 +84,10 @@ class Services:
         """A task's result."""
         if task.state in self.failing:
             raise TaskFailed(*self.failing[task.state])
+        self.answers[task.state] = self._answer(task)
+        return self.answers[task.state]
+
+    def _answer(self, task: Task) -> Any:
         match task.resource.removeprefix("arn:aws:states:::"):
             case "lambda:invoke":
                 name = self.app.function_arns()[task.parameters["FunctionName"]]

@@ -56,6 +56,24 @@ def test_nothing_is_an_entrance_and_nothing_costs_by_the_hour_while_idle(any_app
     assert not [kind for kind in kinds if kind.startswith((*entrances, *by_the_hour))]
 
 
+def test_no_policy_of_a_resource_lets_everybody_in(any_app: Synthesised) -> None:
+    documents = [
+        found[name]
+        for stack in (any_app.data, any_app.compute)
+        for resource in stack["Resources"].values()
+        for found in [resource.get("Properties", {})]
+        for name in ("PolicyDocument", "KeyPolicy", "AssumeRolePolicyDocument")
+        if name in found
+    ]
+    allowing = [
+        statement for document in documents for statement in document["Statement"] if statement["Effect"] == "Allow"
+    ]
+    assert len(allowing) > 50
+    assert not [statement for statement in allowing if '"*"' in json.dumps(statement.get("Principal", ""))]
+    for bucket in resources(any_app.data, "AWS::S3::Bucket").values():
+        assert list(bucket["PublicAccessBlockConfiguration"].values()) == [True] * 4
+
+
 def test_a_lambda_is_invoked_by_the_rule_of_this_deployment_and_by_roles_only(any_app: Synthesised) -> None:
     (rule,) = resources(any_app.compute, "AWS::Events::Rule")
     permission = only(any_app.compute, "AWS::Lambda::Permission")

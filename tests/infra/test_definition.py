@@ -141,7 +141,7 @@ def test_what_the_states_found_out_is_in_the_output(default_app: Synthesised) ->
     assert output["plan"] == {"shards": 8, "instances": 1, "tickers": 30, "sessions": 22}
     assert output["coverage"] == {"requested": 30, "coverage": 1.0, "rows": 30 * 390}
     assert (output["gate"]["promote"], output["gate"]["model_id"]) == (True, "model-1")
-    assert output["served"] == {"predictions": 390, "objects": 1, "day": f"{NOW:%F}", "model_id": "model-1"}
+    assert output["served"] == {"predictions": 390, "objects": 1, "day": NOW.date().isoformat(), "model_id": "model-1"}
 
 
 # --- failures -----------------------------------------------------------------------------------
