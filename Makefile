@@ -3,6 +3,7 @@
 BIN := .venv/bin
 MARKET ?= simulated
 TESTS ?= tests
+STACKS ?= '*-compute'
 TYPED := $(wildcard app embedded scripts benchmarks infra lambdas emr docker tests)
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
@@ -43,8 +44,8 @@ bootstrap: setup node_modules ## prepare an AWS account and region for the CDK, 
 deploy: emr node_modules ## deploy both stacks to the AWS account of your credentials; see docs/deploy.md
 	$(CDK) deploy --all $(ARGS)
 
-destroy: setup node_modules ## destroy the compute stack; ARGS=--all takes the data stack too, but keeps the buckets
-	$(CDK) destroy $(or $(ARGS),'*-compute')
+destroy: setup node_modules ## destroy the compute stack; STACKS=--all takes the data stack too, but keeps the buckets
+	$(CDK) destroy $(STACKS) $(ARGS)
 
 check: setup ## lint, check formats, types, import rules and the lock file; changes nothing
 	build/tools/bin/uv lock --check --offline --quiet

@@ -117,7 +117,7 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     """
     from app.ingest.coverage import ingest_result, write_coverage
     from app.ingest.plan import read_plan, write_plan
-    from app.ingest.run import run_one_shard, run_shards
+    from app.ingest.run import is_last_attempt, run_one_shard, run_shards
     from app.ingest.universe import read_universe
     from app.sessions import recent_sessions
     from app.storage import Bucket
@@ -126,7 +126,8 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     settings = phase.settings.ingest
     yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
     if shard is not None:
-        run_one_shard(read_plan(phase.place.run_id, market), shard, market, settings, yahoo_url)
+        plan, last = read_plan(phase.place.run_id, market), is_last_attempt(phase.environ)
+        run_one_shard(plan, shard, market, settings, yahoo_url, last_attempt=last)
         return
     if only == "coverage":
         plan = read_plan(phase.place.run_id, market)
@@ -202,7 +203,7 @@ def promote(phase: _Phase) -> None:
     models, run_id = Bucket(phase.place.model_bucket), phase.place.run_id
     decision = decide(models, run_id, phase.settings.gate.min_skill, system_clock())
     if decision.promote:
-        move_pointer(models, run_id, system_clock())
+        move_pointer(models, run_id, decision.model_id, system_clock())
     click.echo(f"model {decision.model_id} is {'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
     place = contract.CURRENT_MODEL_KEY if decision.promote else contract.model_prefix(decision.model_id)
     phase.finish({"rows": decision.windows, "where": f"s3://{models.name}/{place}", **decision.to_json()})

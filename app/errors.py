@@ -94,6 +94,14 @@ class ServingError(StockflowError):
     exit_code = 8
 
 
+class AlreadyServed(ServingError):
+    """A run is served once: its predictions are never scored again under other keys."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} has been served: start a new run id")
+        self.run_id = run_id
+
+
 class MissingProgram(StockflowError):
     """A system program is not installed."""
 

@@ -12,8 +12,9 @@ import math
 import sys
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 import boto3
 from botocore.config import Config
@@ -25,36 +26,38 @@ _UNITS: Final = {contract.METRIC_COVERAGE: "None", contract.METRIC_STREAM_LAG: "
 _CONFIG: Final = Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 2})
 
 
-class Emit(Protocol):
-    """Publishes metrics by name, under dimensions if there are any; never ends the phase that calls it."""
-
-    def __call__(self, metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
-        """Publish them with the machine's time."""
+Emit = Callable[[Mapping[str, float]], None]
+"""Publishes metrics by name with the machine's time; never ends the phase that calls it."""
 
 
 def emitter(environ: Mapping[str, str]) -> Emit:
-    """How this process publishes: to the log group that the environment names, else on standard output."""
+    """How this process publishes: to the log group that the environment names, else on standard output.
+
+    All metrics have the dimension of the deployment that the environment names, if it does.
+    """
+    deployment = environ.get(contract.ENV_DEPLOYMENT)
+    dimensions = {contract.METRICS_DIMENSION: deployment} if deployment else {}
     group = environ.get(contract.ENV_METRICS_LOG_GROUP)
-    return LogGroupEmitter(group) if group else emit
+    return LogGroupEmitter(group, dimensions) if group else partial(_print, dimensions)
 
 
-def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
-    """Write the metrics as one line to standard output."""
-    print(_line(metrics, dimensions or {}, int(time.time() * 1000)), flush=True)
+def _print(dimensions: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    print(_line(metrics, dimensions, int(time.time() * 1000)), flush=True)
 
 
 class LogGroupEmitter:
     """Sends the lines to a log stream of this process, made with the first; tells its first failure on stderr."""
 
-    def __init__(self, group: str, client: Any = None) -> None:
+    def __init__(self, group: str, dimensions: Mapping[str, str], client: Any = None) -> None:
         self._group, self._stream, self._client = group, f"metrics-{uuid.uuid4().hex}", client
+        self._dimensions = dimensions
         self._open = self._told = False
 
-    def __call__(self, metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+    def __call__(self, metrics: Mapping[str, float]) -> None:
         """Send the metrics."""
         now_ms = int(time.time() * 1000)
         try:
-            self._send({"timestamp": now_ms, "message": _line(metrics, dimensions or {}, now_ms)})
+            self._send({"timestamp": now_ms, "message": _line(metrics, self._dimensions, now_ms)})
         except Exception as exc:  # whatever it is: a metric is not worth a prediction
             if not self._told:
                 self._told = True

@@ -79,6 +79,11 @@ def recent_sessions(now: datetime, days: int, between: Between = sessions_betwee
     return tuple(s for s in found if oldest.timestamp() <= s.open_ts < now.timestamp())
 
 
+def closed_sessions(now: datetime, days: int, between: Between = sessions_between) -> tuple[Session, ...]:
+    """Those of `recent_sessions` that have closed: a running one lacks the bars that are still to come."""
+    return tuple(s for s in recent_sessions(now, days, between) if s.close_ts <= now.timestamp())
+
+
 def utc(ts: int) -> datetime:
     """Epoch seconds as an aware UTC datetime."""
     return datetime.fromtimestamp(ts, UTC)

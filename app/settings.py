@@ -121,6 +121,7 @@ class Place(_Group):
     model_bucket: str
     predictions_bucket: str
     run_id: Annotated[str, Field(pattern=RUN_ID_PATTERN)]
+    dataset_run: Annotated[str, Field(pattern=RUN_ID_PATTERN, description="the run whose dataset is trained on")]
 
 
 def load(environ: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
@@ -154,7 +155,10 @@ def describe() -> list[str]:
 
 
 def place_from_environ(environ: Mapping[str, str]) -> Place:
-    """Buckets and run id from the environment; SettingsError names what is missing."""
+    """Buckets and runs from the environment; SettingsError names what is missing.
+
+    Without a name of its own, the dataset's run is the run itself.
+    """
     names = {
         "market_bucket": contract.ENV_MARKET_BUCKET,
         "model_bucket": contract.ENV_MODEL_BUCKET,
@@ -165,9 +169,14 @@ def place_from_environ(environ: Mapping[str, str]) -> Place:
     if missing:
         raise SettingsError(f"set {', '.join(missing)} (`stockflow run` sets them for the embedded AWS)")
     try:
-        return Place(**{field: environ[env] for field, env in names.items()})
+        return Place(
+            **{field: environ[env] for field, env in names.items()},
+            dataset_run=environ.get(contract.ENV_DATASET_RUN) or environ[contract.ENV_RUN_ID],
+        )
     except ValidationError as exc:
-        raise SettingsError(f"{contract.ENV_RUN_ID}={environ[contract.ENV_RUN_ID]!r}: {RUN_ID_RULE}") from exc
+        broken = str(exc.errors(include_url=False)[0]["loc"][0])
+        env = names.get(broken, contract.ENV_DATASET_RUN)
+        raise SettingsError(f"{env}={environ[env]!r}: {RUN_ID_RULE}") from exc
 
 
 def explain(exc: ValidationError, model: type[BaseModel]) -> str:

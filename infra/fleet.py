@@ -18,7 +18,7 @@ from infra.settings import IngestionSettings
 
 _DISK_GIB = 40
 _HOP_LIMIT = 1
-"""Containers do not reach the instance's own credentials."""
+"""IMDSv2 answers the host alone, not a container behind a bridge."""
 
 
 class UnmanagedFleet(Construct):
@@ -45,7 +45,6 @@ class UnmanagedFleet(Construct):
         start = ec2.UserData.for_linux()
         start.add_commands(
             f'echo "ECS_CLUSTER={self._cluster_name()}" >> /etc/ecs/ecs.config',
-            'echo "ECS_AWSVPC_BLOCK_IMDS=true" >> /etc/ecs/ecs.config',
         )
         template = ec2.LaunchTemplate(
             self,
@@ -136,6 +135,7 @@ class ManagedFleet(Construct):
                 block_devices=[_encrypted_disk()],
             ),
             service_role=batch_role,
+            replace_compute_environment=True,  # Batch changes little of one that has a service role of its own
         )
 
 

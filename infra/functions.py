@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from aws_cdk import Duration
@@ -15,16 +16,8 @@ from infra import nag
 from infra.lambda_code import ZONES, stage
 from infra.log_group import log_group
 from infra.settings import Deployment
+from infra.states.definition import Functions
 
-NAMES = (
-    "validate_input",
-    "plan_shards",
-    "check_coverage",
-    "gate_model",
-    "promote_model",
-    "verify_predictions",
-    "clean_up",
-)
 _TIMEOUT_S = 60
 _MEMORY_MIB = 256
 
@@ -45,7 +38,8 @@ class LambdaFunctions(Construct):
         with tempfile.TemporaryDirectory(prefix="stockflow-lambdas-") as folder:
             stage(Path(folder), deployment)
             code = lambda_.Code.from_asset(folder)
-            self.by_name = {name: self._function(name, code, environment, log_days) for name in NAMES}
+            names = [field.name for field in fields(Functions)]
+            self.by_name = {name: self._function(name, code, environment, log_days) for name in names}
 
     def _function(
         self, name: str, code: lambda_.Code, environment: Mapping[str, str], log_days: int

@@ -67,7 +67,12 @@ def grant_functions(functions: Mapping[str, lambda_.Function], storage: Storage)
     """The Lambdas between the phases, as far as S3 goes."""
     may_list(functions["validate_input"], storage.model)
     may_read(functions["validate_input"], storage.model, contract.LATEST_DATASET_KEY)
-    may_write(functions["plan_shards"], storage.market, contract.plan_key("*"))
+    plan = functions["plan_shards"]
+    for bucket in (storage.market, storage.model):
+        may_list(plan, bucket)
+    may_read(plan, storage.market, contract.result_key("*", "serve"))
+    may_read(plan, storage.model, contract.CURRENT_MODEL_KEY)
+    may_write(plan, storage.market, contract.plan_key("*"))
     coverage = functions["check_coverage"]
     may_list(coverage, storage.market)
     may_read(coverage, storage.market, _RUNS)

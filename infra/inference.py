@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import CfnRule, Fn, Stack
+from aws_cdk import CfnParameter, CfnRule, Fn, Stack
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -22,7 +22,7 @@ from infra.log_group import log_group
 from infra.network import Network
 from infra.root import ROOT
 from infra.settings import InferenceSettings
-from infra.spark import spark_submit
+from infra.spark import CHECKPOINTS, spark_submit
 from infra.states.serve import Stream
 
 _LOGS_PREFIX = "emr/"
@@ -80,10 +80,11 @@ class Inference(Construct):
             submit=spark_submit(settings, environment.s3_object_url, script.s3_object_url),
             environ={
                 **place,
+                contract.ENV_DEPLOYMENT: deployment,
                 contract.ENV_METRICS_LOG_GROUP: metrics.log_group_name,
                 "AWS_DEFAULT_REGION": Stack.of(self).region,
             },
-            checkpoints=settings.checkpoints,
+            checkpoints=CHECKPOINTS,
             timeout_s=settings.stream_timeout_min * 60,
         )
 
@@ -99,8 +100,10 @@ class Inference(Construct):
         """A file that `make emr` builds. Without it the templates synthesise, and refuse to be deployed."""
         path = ROOT / "build" / "emr" / file
         if not path.exists():
+            state = CfnParameter(self, f"{name}File", default="missing", description="Whether `make emr` has built it")
             CfnRule(self, f"{name}IsBuilt").add_assertion(
-                Fn.condition_equals("missing", "built"), f"build/emr/{file} is missing: type `make emr`, deploy again"
+                Fn.condition_equals(state.value_as_string, "built"),
+                f"build/emr/{file} is missing: type `make emr`, deploy again",
             )
             path = Path(__file__)  # stands for the file in the template, which cannot be deployed
         return assets.Asset(self, name, path=str(path))

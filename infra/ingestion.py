@@ -13,6 +13,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from app import contract
 from app.errors import StorageError, YahooError
 from infra import nag
 from infra.fleet import ManagedFleet, UnmanagedFleet
@@ -67,9 +68,9 @@ class Ingestion(Construct):
         self._log_group = log_group(self, "Logs", days=log_days)
         self.roles = JobRoles(*(self._role(name) for name in ("Ingest", "Dataset", "Feed")))
         batch_role = _service_role(self, "BatchRole")
-        fleet = (ManagedFleet if settings.managed else UnmanagedFleet)(
-            self, "Fleet", settings=settings, network=network, batch_role=batch_role, log_days=log_days
-        )
+        # Names of their own: CloudFormation cannot make a managed environment of an unmanaged one, nor move its queue.
+        kind, name = (ManagedFleet, "Managed") if settings.managed else (UnmanagedFleet, "Unmanaged")
+        fleet = kind(self, f"{name}Fleet", settings=settings, network=network, batch_role=batch_role, log_days=log_days)
         self.fleet_group = fleet.group_name
         fargate = batch.FargateComputeEnvironment(
             self,
@@ -79,8 +80,9 @@ class Ingestion(Construct):
             security_groups=[network.jobs],
             maxv_cpus=_MAX_FARGATE_VCPUS,
             service_role=batch_role,
+            replace_compute_environment=True,
         )
-        fleet_queue = _queue(self, "FleetQueue", fleet.environment)
+        fleet_queue = _queue(self, f"{name}Queue", fleet.environment)
         fargate_queue = _queue(self, "FargateQueue", fargate)
         self.queues = (fleet_queue, fargate_queue)
         shard = self._on_fleet("Shard", self.roles.ingest, settings)
@@ -109,7 +111,7 @@ class Ingestion(Construct):
             cpu=settings.shard_vcpus,
             memory=Size.mebibytes(settings.shard_memory_mib),
             job_role=role,
-            environment=dict(self._place),
+            environment={**self._place, contract.ENV_SHARD_ATTEMPTS: str(settings.attempts)},
             command=["ingest"],
             logging=self._logging(name),
         )

@@ -13,7 +13,12 @@ from infra.inference import Inference
 from infra.ingestion import Ingestion
 from infra.training import Training
 
-_EVENT_RULES = ("StepFunctionsGetEventsForBatchJobsRule", "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
+_EVENT_RULES = (
+    "StepFunctionsGetEventsForBatchJobsRule",
+    "StepFunctionsGetEventsForSageMakerTrainingJobsRule",
+    "StepFunctionsGetEventForEMRRunJobFlowRule",
+    "StepFunctionsGetEventForEMRAddJobFlowStepsRule",
+)
 """Managed rules by whose events Step Functions learns that a `.sync` job has ended."""
 
 
@@ -50,6 +55,7 @@ def allow_tasks(
                 "CancelSteps",
                 "DescribeCluster",
                 "DescribeStep",
+                "PutAutoTerminationPolicy",
                 "TerminateJobFlows",
             )
         ],
@@ -62,11 +68,29 @@ def allow_tasks(
     )
     rules = [stack.format_arn(service="events", resource="rule", resource_name=name) for name in _EVENT_RULES]
     _allow(role, ["events:PutTargets", "events:PutRule", "events:DescribeRule"], rules)
+    _allow_first_cluster(role)
     if ingestion.fleet_group:
         allow_scaling(role, ingestion.fleet_group)
     _pass(role, training.role, "sagemaker.amazonaws.com")
     _pass(role, inference.service_role, "elasticmapreduce.amazonaws.com")
     _pass(role, inference.role, "ec2.amazonaws.com")
+
+
+def _allow_first_cluster(role: iam.Role) -> None:
+    """The first EMR cluster of an account makes the role with which EMR tidies up after clusters."""
+    arn = Stack.of(role).format_arn(
+        service="iam",
+        region="",
+        resource="role",
+        resource_name="aws-service-role/elasticmapreduce.amazonaws.com/AWSServiceRoleForEMRCleanup",
+    )
+    role.add_to_policy(
+        iam.PolicyStatement(
+            actions=["iam:CreateServiceLinkedRole"],
+            resources=[arn],
+            conditions={"StringEquals": {"iam:AWSServiceName": "elasticmapreduce.amazonaws.com"}},
+        )
+    )
 
 
 def allow_scaling(role: iam.Role, group: str) -> None:

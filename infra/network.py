@@ -22,8 +22,9 @@ class Network(Construct):
     jobs: the Batch jobs; out by HTTPS only. Amazon's DNS, clock and metadata need no rule.
     emr: the instances of an EMR cluster, the primary one and the others.
 
-    No rule lets anything in. There is no NAT gateway, which would cost more in an idle month than all else:
-    instances have public addresses to go out by, and S3 is reached by a gateway endpoint, free of charge.
+    No rule of the template lets anything in; when a cluster starts in a public subnet, EMR itself opens port 8443 of
+    its group to its own service's addresses. There is no NAT gateway, which would cost more in an idle month than all
+    else: instances have public addresses to go out by, and S3 is reached by a gateway endpoint, free of charge.
     """
 
     def __init__(self, scope: Construct, id: str) -> None:

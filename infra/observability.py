@@ -16,7 +16,7 @@ from infra.workflow import Workflow
 
 _MINUTE = Duration.minutes(1)
 _FIVE_MINUTES = Duration.minutes(5)
-_FLEET_LEFT_H = 6
+_FLEET_LEFT_H = 3
 _HALF, _THIRD = 12, 8
 
 
@@ -30,6 +30,7 @@ class Observability(Construct):
         *,
         settings: ObservabilitySettings,
         workflow: Workflow,
+        deployment: str,
         fleet_group: str | None,
         tags: Sequence[str],
     ) -> None:
@@ -46,17 +47,19 @@ class Observability(Construct):
             period=_FIVE_MINUTES,
             label="executions that did not succeed",
         )
-        lag = _metric(contract.METRIC_STREAM_LAG, "Maximum")
-        made = _metric(contract.METRIC_PREDICTIONS, "Sum", Duration.minutes(settings.stale_min))
+        lag = _metric(deployment, contract.METRIC_STREAM_LAG, "Maximum")
+        made = _metric(deployment, contract.METRIC_PREDICTIONS, "Sum", Duration.minutes(settings.stale_min))
         lost = workflow.lost_clean_ups.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES)
         self._alarm("ExecutionFailed", cut_short, above=0)
-        self._alarm("CoverageLow", _metric(contract.METRIC_COVERAGE, "Minimum"), below=settings.min_coverage)
-        self._alarm("StreamLag", lag, above=settings.max_stream_lag_s, minutes=3)
+        self._alarm(
+            "CoverageLow", _metric(deployment, contract.METRIC_COVERAGE, "Minimum"), below=settings.min_coverage
+        )
+        self._alarm("StreamLag", lag, above=settings.max_stream_lag_s, periods=3)
         self._alarm("PredictionsStale", made, below=1)
         self._alarm("CleanUpLost", lost, above=0)
         if fleet_group:
-            self._alarm("FleetLeft", _in_service(fleet_group), above=0, minutes=_FLEET_LEFT_H)
-        self.dashboard = _dashboard(self, machine, tags)
+            self._alarm("FleetLeft", _in_service(fleet_group), above=0, periods=_FLEET_LEFT_H)
+        self.dashboard = _dashboard(self, deployment, machine, tags)
 
     def _alarm(
         self,
@@ -65,9 +68,9 @@ class Observability(Construct):
         *,
         above: float | None = None,
         below: float | None = None,
-        minutes: int = 1,
+        periods: int = 1,
     ) -> None:
-        """An alarm after `minutes` periods in a row; no data is no alarm, since most of the time nothing runs."""
+        """An alarm after so many `periods` in a row; no data is no alarm, since most of the time nothing runs."""
         compare = cloudwatch.ComparisonOperator
         alarm = cloudwatch.Alarm(
             self,
@@ -75,13 +78,15 @@ class Observability(Construct):
             metric=metric,
             threshold=above if above is not None else float(below or 0),
             comparison_operator=compare.GREATER_THAN_THRESHOLD if above is not None else compare.LESS_THAN_THRESHOLD,
-            evaluation_periods=minutes,
+            evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
         alarm.add_alarm_action(actions.SnsAction(self._topic))
 
 
-def _dashboard(scope: Construct, machine: sfn.StateMachine, tags: Sequence[str]) -> cloudwatch.Dashboard:
+def _dashboard(
+    scope: Construct, deployment: str, machine: sfn.StateMachine, tags: Sequence[str]
+) -> cloudwatch.Dashboard:
     rows: list[list[cloudwatch.IWidget]] = [
         [
             _graph(
@@ -95,21 +100,29 @@ def _dashboard(scope: Construct, machine: sfn.StateMachine, tags: Sequence[str])
             cloudwatch.TextWidget(markdown=_cost_text(tags), width=_HALF, height=6),
         ],
         [
-            _graph("Coverage: share of tickers with bars", _THIRD, _metric(contract.METRIC_COVERAGE, "Minimum")),
-            _graph("Requests to Yahoo", _THIRD, _metric(contract.METRIC_REQUESTS, "Sum")),
-            _graph("Answers 429", _THIRD, _metric(contract.METRIC_RATE_LIMITED, "Sum")),
+            _graph(
+                "Coverage: share of tickers with bars", _THIRD, _metric(deployment, contract.METRIC_COVERAGE, "Minimum")
+            ),
+            _graph("Requests to Yahoo", _THIRD, _metric(deployment, contract.METRIC_REQUESTS, "Sum")),
+            _graph("Answers 429", _THIRD, _metric(deployment, contract.METRIC_RATE_LIMITED, "Sum")),
         ],
         [_graph(name, 6, _training(name)) for name in contract.TRAINING_METRICS],
         [
-            _graph("Stream lag, seconds", _HALF, _metric(contract.METRIC_STREAM_LAG, "Maximum")),
-            _graph("Predictions a minute", _HALF, _metric(contract.METRIC_PREDICTIONS, "Sum")),
+            _graph("Stream lag, seconds", _HALF, _metric(deployment, contract.METRIC_STREAM_LAG, "Maximum")),
+            _graph("Predictions a minute", _HALF, _metric(deployment, contract.METRIC_PREDICTIONS, "Sum")),
         ],
     ]
     return cloudwatch.Dashboard(scope, "Dashboard", widgets=rows)
 
 
-def _metric(name: str, statistic: str, period: Duration = _MINUTE) -> cloudwatch.Metric:
-    return cloudwatch.Metric(namespace=contract.METRICS_NAMESPACE, metric_name=name, statistic=statistic, period=period)
+def _metric(deployment: str, name: str, statistic: str, period: Duration = _MINUTE) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        dimensions_map={contract.METRICS_DIMENSION: deployment},
+        namespace=contract.METRICS_NAMESPACE,
+        metric_name=name,
+        statistic=statistic,
+        period=period,
+    )
 
 
 def _training(name: str) -> cloudwatch.MathExpression:

@@ -15,10 +15,11 @@ from infra.settings import ScheduleSettings
 
 
 class Schedules(Construct):
-    """Collect bars after the close, so that history grows past Yahoo's 30 days; serve while the market is open.
+    """Collect bars after the close, so that history grows past Yahoo's 30 days; start serving before the open.
 
     The clock knows weekdays only. Holidays are told by the exchange calendar in the machine's first state, which
-    ends such an execution at once; a half day is shorter in the calendar, so its session ends early.
+    ends such an execution at once; the length of a half day is the calendar's too. Serving replays the last
+    stored session until there is a feed of the running one.
     """
 
     def __init__(

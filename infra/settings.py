@@ -27,6 +27,9 @@ _GIB_PER_VCPU = {"c": 2, "r": 8, "x": 16}
 """Memory by the first letter of a type; others, t and m among them, have 4."""
 _MEMORY_FOR_JOBS = 0.9
 """The rest is the system's and the ECS agent's."""
+_MEMORY_FOR_YARN = 0.7
+DRIVER_GIB = 4
+"""Of Spark's driver, half of it heap."""
 _CDK_KEYS = ("acknowledged-issue-numbers", "cli-telemetry")
 """What `cdk acknowledge` and `cdk cli-telemetry` write into the context."""
 _STAND_INS = {"1": "ml.g4dn.xlarge (1 GPU)", "2": "ml.g4dn.12xlarge (4 GPUs) with training.processes=2"}
@@ -154,9 +157,6 @@ class InferenceSettings(_InstanceSettings):
     idle_timeout_min: Annotated[
         int, Field(ge=1, le=10_080, description="a cluster without a step for so long ends by itself")
     ] = 30
-    checkpoints: Annotated[
-        str, Field(pattern=r"^[a-z0-9]+://", description="where the stream keeps its state: on the cluster's own disks")
-    ] = "hdfs:///user/hadoop/stockflow"
     stream_timeout_min: Annotated[int, Field(ge=5, le=1440, description="limit of one stream and its feed")] = 600
 
     @field_validator("instance_type")
@@ -165,6 +165,31 @@ class InferenceSettings(_InstanceSettings):
         if _BURSTABLE.match(value):
             raise ValueError("no t type is offered by EMR: m5.2xlarge is the nearest to t2.2xlarge (8 vCPUs, 32 GiB)")
         return value
+
+    @model_validator(mode="after")
+    def _holds_driver_and_executor(self) -> InferenceSettings:
+        asked_gib = DRIVER_GIB + self.heap_gib + self.overhead_gib
+        if asked_gib > _MEMORY_FOR_YARN * self.vcpus * self.gib_per_vcpu:
+            raise ValueError(
+                f"inference.instance_type={self.instance_type} is too small for a driver and an executor"
+                f" ({asked_gib} GiB): name m5.xlarge or larger"
+            )
+        return self
+
+    @property
+    def executor_cores(self) -> int:
+        """Cores of the one executor of a node: two are left for YARN, HDFS and the driver."""
+        return max(1, self.vcpus - 2)
+
+    @property
+    def heap_gib(self) -> int:
+        """Java heap of an executor."""
+        return max(1, self.executor_cores * self.gib_per_vcpu // 4)
+
+    @property
+    def overhead_gib(self) -> int:
+        """What an executor's Python workers live in: more than the heap, because state and scoring are theirs."""
+        return max(1, self.vcpus * self.gib_per_vcpu // 4)
 
 
 class ScheduleSettings(_Group):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from infra.settings import InferenceSettings
+from infra.settings import DRIVER_GIB, InferenceSettings
 
-_CORES_LEFT = 2
-"""On each node for YARN, HDFS and the driver."""
+CHECKPOINTS = "hdfs:///user/hadoop/stockflow"
+"""On the cluster's own disks, in the folder of the step's user: in S3 a checkpoint costs 140 requests a micro-batch."""
 
 
 def spark_submit(settings: InferenceSettings, environment_url: str, script_url: str) -> list[str]:
     """spark-submit's words up to and with the script. environment_url: what `make emr` built.
 
-    One executor on each core node. The overhead is what its Python workers live in; it is larger than the heap,
-    because state and scoring are theirs. The driver, in cluster mode, runs on a core node too. Encryption of
-    Spark's connections comes from the security configuration.
+    One executor on each core node. The driver, in cluster mode, runs on a core node too. Encryption of Spark's
+    connections comes from the security configuration.
     """
-    scale = settings.gib_per_vcpu / 4
-    cores = max(1, settings.vcpus - _CORES_LEFT)
     conf = {
-        "spark.driver.memoryOverhead": "2g",
-        "spark.executor.memoryOverhead": f"{max(1, int(settings.vcpus * scale))}g",
+        "spark.driver.memoryOverhead": f"{DRIVER_GIB // 2}g",
+        "spark.executor.memoryOverhead": f"{settings.overhead_gib}g",
         "spark.dynamicAllocation.enabled": "false",
         "spark.pyspark.python": "./environment/bin/python",
         "spark.yarn.maxAppAttempts": "2",  # a second driver goes on from the checkpoint
@@ -29,9 +26,9 @@ def spark_submit(settings: InferenceSettings, environment_url: str, script_url: 
         "spark-submit",
         *("--master", "yarn", "--deploy-mode", "cluster"),
         *("--archives", f"{environment_url}#environment"),
-        *("--driver-cores", "1", "--driver-memory", "2g"),
-        *("--num-executors", str(settings.core_instances), "--executor-cores", str(cores)),
-        *("--executor-memory", f"{max(1, int(cores * scale))}g"),
+        *("--driver-cores", "1", "--driver-memory", f"{DRIVER_GIB // 2}g"),
+        *("--num-executors", str(settings.core_instances), "--executor-cores", str(settings.executor_cores)),
+        *("--executor-memory", f"{settings.heap_gib}g"),
         *(word for name, value in conf.items() for word in ("--conf", f"{name}={value}")),
         script_url,
     ]

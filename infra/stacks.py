@@ -109,6 +109,7 @@ class ComputeStack(Stack):
         Observability(
             self,
             "Observability",
+            deployment=deployment.name,
             settings=deployment.observability,
             workflow=self.workflow,
             fleet_group=self.ingestion.fleet_group,

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aws_cdk import Duration, Stack
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as events_targets
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
-from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from app import contract
 from infra import grants, nag
+from infra.clean_up import CleanUp
 from infra.functions import LambdaFunctions
 from infra.inference import Inference
 from infra.ingestion import Ingestion
@@ -27,9 +24,6 @@ from infra.machine_role import allow_tasks
 from infra.settings import Deployment
 from infra.states.definition import Functions, Targets, definition
 from infra.training import Training
-
-_CUT_SHORT = ["ABORTED", "TIMED_OUT"]
-"""Ends of an execution after which none of its states runs any more."""
 
 
 class Workflow(Construct):
@@ -55,6 +49,7 @@ class Workflow(Construct):
         released = {
             contract.ENV_JOB_QUEUES: ",".join(queue.job_queue_arn for queue in ingestion.queues),
             **({contract.ENV_FLEET_GROUP: ingestion.fleet_group} if ingestion.fleet_group else {}),
+            contract.ENV_DEPLOYMENT: deployment.name,
             **({contract.ENV_CLUSTER_ID: inference.cluster} if isinstance(inference.cluster, str) else {}),
         }
         self.functions = LambdaFunctions(
@@ -64,9 +59,7 @@ class Workflow(Construct):
             environment={**place, **released},
             log_days=log_days,
         ).by_name
-        self.topic = sns.Topic(self, "Topic", enforce_ssl=True, master_key=key)
-        if deployment.observability.email:
-            self.topic.add_subscription(subscriptions.EmailSubscription(deployment.observability.email))
+        self.topic = _topic(self, key, deployment.observability.email)
         targets = Targets(
             functions=Functions(**{name: function.function_arn for name, function in self.functions.items()}),
             shards=ingestion.shards,
@@ -91,7 +84,7 @@ class Workflow(Construct):
         clean_up = self.functions["clean_up"]
         grants.grant_clean_up(clean_up, ingestion.fleet_group)
         grants.grant_executions(self, self.machine, self.functions["validate_input"], clean_up)
-        self.lost_clean_ups = self._clean_up_what_was_cut_short(clean_up)
+        self.lost_clean_ups = CleanUp(self, "CleanUp", machine=self.machine, function=clean_up).lost
 
     def _machine(self, targets: Targets, role: iam.Role, log_days: int) -> sfn.StateMachine:
         return sfn.StateMachine(
@@ -109,24 +102,21 @@ class Workflow(Construct):
             ),
         )
 
-    def _clean_up_what_was_cut_short(self, clean_up: lambda_.IFunction) -> sqs.Queue:
-        lost = sqs.Queue(self, "LostCleanUps", encryption=sqs.QueueEncryption.SQS_MANAGED, enforce_ssl=True)
-        nag.acknowledge(lost, "AwsSolutions-SQS3", "It is itself the queue of dead letters.")
-        events.Rule(
-            self,
-            "CutShort",
-            event_pattern=events.EventPattern(
-                source=["aws.states"],
-                detail_type=["Step Functions Execution Status Change"],
-                detail={"status": _CUT_SHORT, "stateMachineArn": [self.machine.state_machine_arn]},
-            ),
-            targets=[
-                events_targets.LambdaFunction(
-                    clean_up, dead_letter_queue=lost, max_event_age=Duration.hours(2), retry_attempts=20
-                )
-            ],
+
+def _topic(scope: Construct, key: kms.IKey, email: str) -> sns.Topic:
+    """A topic that alarms reach too: enforcing TLS gives it a policy, which takes the place of SNS's own."""
+    topic = sns.Topic(scope, "Topic", enforce_ssl=True, master_key=key)
+    topic.add_to_resource_policy(
+        iam.PolicyStatement(
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+            actions=["sns:Publish"],
+            resources=[topic.topic_arn],
+            conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}},
         )
-        return lost
+    )
+    if email:
+        topic.add_subscription(subscriptions.EmailSubscription(email))
+    return topic
 
 
 def _with_nulls(value: Any) -> Any:

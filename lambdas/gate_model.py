@@ -13,6 +13,6 @@ from app.training.gate import decide
 
 
 def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """The order in, the decision out: `promote`, `reason` and what it rests on."""
+    """The order in, the decision out: `promote`, `reason`, what it rests on, and which model serves until then."""
     models = Bucket(os.environ[contract.ENV_MODEL_BUCKET])
-    return decide(models, event["dataset_run"], event["settings"]["gate"]["min_skill"], system_clock()).to_json()
+    return decide(models, event["run_id"], event["settings"]["gate"]["min_skill"], system_clock()).to_json()

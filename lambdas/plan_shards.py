@@ -18,5 +18,5 @@ _HERE = Path(__file__).parent
 def handler(event: dict[str, Any], context: object) -> dict[str, int]:
     """Write the plan of the order; returns the numbers of shards, instances, tickers and sessions."""
     defaults = json.loads((_HERE / "defaults.json").read_text(encoding="utf-8"))
-    market = Bucket(os.environ[contract.ENV_MARKET_BUCKET])
-    return plan_shards(event, market, SessionTable.load(_HERE / "sessions.json"), defaults["fleet"])
+    market, models = (Bucket(os.environ[name]) for name in (contract.ENV_MARKET_BUCKET, contract.ENV_MODEL_BUCKET))
+    return plan_shards(event, market, models, SessionTable.load(_HERE / "sessions.json"), defaults["fleet"])

@@ -13,5 +13,6 @@ from app.training.gate import promote
 
 
 def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """The order in; what `models/current.json` holds then out."""
-    return promote(Bucket(os.environ[contract.ENV_MODEL_BUCKET]), event["dataset_run"], system_clock())
+    """The order with the decision under `gate` in; what `models/current.json` holds then out."""
+    models = Bucket(os.environ[contract.ENV_MODEL_BUCKET])
+    return promote(models, event["run_id"], event["gate"]["model_id"], system_clock())

@@ -20,10 +20,10 @@ _HERE = Path(__file__).parent
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """The order for `input` of `execution` of `machine`; FleetBusy when an earlier one ingests."""
+    """The order for `input` of `execution` of `machine`; FleetBusy when an earlier one has the deployment's fleet."""
     order = make_order(
         event["input"],
-        event["execution"],
+        event["execution"]["id"],
         event["machine"],
         defaults=json.loads((_HERE / "defaults.json").read_text(encoding="utf-8")),
         schema=json.loads((_HERE / "settings_schema.json").read_text(encoding="utf-8")),
@@ -31,6 +31,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         models=Bucket(os.environ[contract.ENV_MODEL_BUCKET]),
         now=system_clock(),
     )
-    if order["phases"]["ingest"] and not order["closed"]:
+    has_fleet = contract.ENV_FLEET_GROUP in os.environ  # else Batch makes instances for whoever needs them
+    if has_fleet and order["phases"]["ingest"] and not order["closed"]:
         refuse_busy_fleet(boto3.client("stepfunctions"), order["machine"], order["execution"])
     return order

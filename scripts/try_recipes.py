@@ -21,9 +21,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from debian_root import PATH, carry_machine, find_user, make_base, run_in_root, 
 from dockerfile import Ignored, Instruction, RecipeError, context_files, expand, parse
 from recipes import RECIPES, Recipe
 from shell import StepError, run_logged
+from shell import step as show_step
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "recipes"
@@ -180,17 +180,9 @@ def put(source: Path, target: Path, owner: str) -> None:
         subprocess.run([*command, target], check=True)
 
 
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Say on one line what is done, and then how long it took."""
-    print(textwrap.shorten(what, SHOWN, placeholder=" ..."), end="  ", flush=True)
-    start_s = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        print("failed", flush=True)
-        raise
-    print(f"{time.monotonic() - start_s:.1f} s", flush=True)
+def timed(what: str) -> AbstractContextManager[None]:
+    """A step on one line, whatever the length of the instruction."""
+    return show_step(textwrap.shorten(what, SHOWN, placeholder=" ..."), "recipes")
 
 
 def try_recipe(recipe: Recipe, *, keep: bool) -> None:

@@ -7,15 +7,17 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from app import contract
 from app.errors import SettingsError, YahooError
 from app.ingest.fetch import configure_yfinance
 from app.ingest.plan import Plan
-from app.ingest.shard import ingest_shard
+from app.ingest.shard import TickerReport, ingest_shard
 from app.processes import die_with_parent
 from app.progress import Report
 from app.settings import IngestSettings
@@ -52,13 +54,54 @@ def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_u
             watcher.join()
 
 
-def run_one_shard(plan: Plan, index: int, market: Bucket, settings: IngestSettings, yahoo_url: str | None) -> None:
-    """Ingest one shard of a plan in this process; SettingsError when the plan has no such shard."""
+def is_last_attempt(environ: Mapping[str, str]) -> bool:
+    """Whether nobody tries this shard again: outside Batch, or at the last of the attempts that Batch makes.
+
+    Raises SettingsError when one of the two variables is not a number.
+    """
+    attempt, attempts = (environ.get(name) for name in (contract.ENV_JOB_ATTEMPT, contract.ENV_SHARD_ATTEMPTS))
+    if not (attempt and attempts):
+        return True
+    try:
+        return int(attempt) >= int(attempts)
+    except ValueError as exc:
+        raise SettingsError(
+            f"{contract.ENV_JOB_ATTEMPT}={attempt!r} and {contract.ENV_SHARD_ATTEMPTS}={attempts!r} must be integers"
+        ) from exc
+
+
+def run_one_shard(
+    plan: Plan,
+    index: int,
+    market: Bucket,
+    settings: IngestSettings,
+    yahoo_url: str | None,
+    *,
+    last_attempt: bool = True,
+) -> None:
+    """Ingest one shard of a plan in this process; SettingsError when the plan has no such shard.
+
+    A ticker without a complete answer is a YahooError, its shard's bars and manifest stored, so that the shard is
+    tried again. Not at the last attempt: whether what it left is enough is judged from the coverage of all shards.
+    """
     if not 0 <= index < len(plan.shards):
         raise SettingsError(f"the plan of run {plan.run_id} has shards 0 to {len(plan.shards) - 1}, not {index}")
     with tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache:
         configure_yfinance(Path(cache))
-        ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url)
+        reports = ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url)
+    if not last_attempt:
+        _refuse_failures(reports, index)
+
+
+def _refuse_failures(reports: Sequence[TickerReport], index: int) -> None:
+    failed = [report for report in reports if report.status == "failed"]
+    if failed:
+        name = failed[0].ticker
+        error = failed[0].error.removeprefix(f"{name}: ")
+        raise YahooError(
+            f"{len(failed)} of {len(reports)} tickers of shard {index} have no complete answer, first {name}: {error}"
+            " (try the shard again)"
+        )
 
 
 # --- inside a worker process ---------------------------------------------------------------------

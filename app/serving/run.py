@@ -10,7 +10,7 @@ from typing import Any
 
 from app import contract
 from app.clock import system_clock
-from app.errors import ObjectMissing, ServingError
+from app.errors import AlreadyServed, ObjectMissing, ServingError
 from app.ingest.plan import Plan, read_plan
 from app.metrics import Emit, emitter
 from app.processes import Child
@@ -42,8 +42,8 @@ def run_serving(
     finish: stores the phase's result; the checkpoint is removed only after it. checkpoint: folder, or URI of
     a file system that Spark reaches, below which it keeps offsets and state, by default in the machine's
     temporary folder; a restarted stream goes on from there. with_feed: start the replay too; otherwise
-    somebody else runs `stockflow feed`. Raises ServingError when the run has been served, the stream or the
-    feed fails, or no tick gave a prediction.
+    somebody else runs `stockflow feed`. Raises AlreadyServed, and ServingError when the stream or the feed
+    fails, or no tick gave a prediction.
     """
     market, models, predictions = (
         Bucket(name) for name in (place.market_bucket, place.model_bucket, place.predictions_bucket)
@@ -53,7 +53,7 @@ def run_serving(
     window_min = read_spec(models, model_id).window_min
     stream = StreamPlace(place.run_id, market.name, models.name, model_id, window_min, plan.sessions)
     if market.exists(contract.result_key(place.run_id, "serve")):
-        raise ServingError(f"run {place.run_id} has been served: start a new run id")
+        raise AlreadyServed(place.run_id)
     total = _expected(plan, market)
     metrics = BatchMetrics(market, place.run_id, system_clock, _emitter(environ))
 
@@ -163,5 +163,5 @@ def _refuse_to_double(run_id: str, predictions: Bucket, checkpoint: CheckpointFo
 def _emitter(environ: Mapping[str, str]) -> Emit:
     """How metrics are published: nowhere from a terminal, where a person reads the progress instead."""
     if sys.stdout.isatty() and contract.ENV_METRICS_LOG_GROUP not in environ:
-        return lambda metrics, dimensions=None: None
+        return lambda metrics: None
     return emitter(environ)

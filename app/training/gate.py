@@ -60,14 +60,20 @@ def decide(models: Bucket, run_id: str, min_skill: float, now: datetime) -> Deci
     return decision
 
 
-def promote(models: Bucket, run_id: str, now: datetime) -> dict[str, Any]:
+def promote(models: Bucket, run_id: str, decided: str, now: datetime) -> dict[str, Any]:
     """Move `models/current.json` to the model that the run trained; returns what it holds then.
 
-    A pointer that names this very model already is left as it is. Raises ObjectMissing when the run left no
-    candidate and TrainingError, the pointer unmoved, when one of the model's files is missing.
+    decided: id of the model on which the gate decided. A pointer that names this very model already is left as it
+    is. Raises ObjectMissing when the run left no candidate and TrainingError, the pointer unmoved, when the
+    candidate is another one meanwhile or one of its files is missing.
     """
     candidate = models.get_json(contract.candidate_key(run_id))
     model_id, sha256 = candidate["model_id"], candidate["sha256"]
+    if model_id != decided:
+        raise TrainingError(
+            f"the gate decided on model {decided}, but the candidate of run {run_id} is {model_id} now: it is not"
+            " promoted; let the gate decide again"
+        )
     missing = [name for name in contract.MODEL_FILES if not models.exists(contract.model_key(model_id, name))]
     if missing:
         raise TrainingError(f"model {model_id} lacks {', '.join(missing)}: it is not promoted; train the run again")

@@ -20,15 +20,15 @@ from app.training.publish import make_model_id
 
 
 def run_training(place: Place, settings: Settings, environ: Mapping[str, str], report: Report) -> dict[str, Any]:
-    """Train the run's dataset on `settings.training.ranks` ranks; returns the phase's result.
+    """Train the place's dataset on `settings.training.ranks` ranks; returns the phase's result.
 
     Raises MissingProgram without mpirun, ObjectMissing without a dataset and TrainingError when a rank fails.
     """
     mpirun = find_program("mpirun", "openmpi-bin")
     models = Bucket(place.model_bucket)
-    spec = Spec.from_json(models.get_json(contract.dataset_spec_key(place.run_id)))
+    spec = Spec.from_json(models.get_json(contract.dataset_spec_key(place.dataset_run)))
     _run_ranks([*mpirun_command(mpirun, settings.training.ranks), *worker_command()], settings, environ, report)
-    model_id = make_model_id(place.run_id, spec, settings)
+    model_id = make_model_id(place.dataset_run, spec, settings)
     metrics = models.get_json(contract.model_key(model_id, contract.MODEL_METRICS))
     return {
         "rows": metrics["windows_train"],

@@ -14,9 +14,9 @@ from app.settings import Settings
 from app.storage import Bucket, fingerprint, to_json
 
 
-def make_model_id(run_id: str, spec: Spec, settings: Settings) -> str:
-    """The same run, dataset and settings always give the same model id."""
-    return f"{run_id}-{fingerprint(spec.fingerprint.encode(), to_json(settings.training.model_dump()))[:8]}"
+def make_model_id(dataset_run: str, spec: Spec, settings: Settings) -> str:
+    """The same dataset and settings always give the same model id. dataset_run: whose dataset it is."""
+    return f"{dataset_run}-{fingerprint(spec.fingerprint.encode(), to_json(settings.training.model_dump()))[:8]}"
 
 
 def publish_model(

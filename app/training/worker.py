@@ -71,10 +71,11 @@ def _train() -> None:
     # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
     models = Bucket(place.model_bucket) if hvd.rank() == 0 else None
     source = DatasetFolder(folder) if folder else models or Bucket(place.model_bucket)
-    inputs = read_inputs(source, place.run_id, ("train", "validation", *(["test"] if hvd.rank() == 0 else [])))
+    inputs = read_inputs(source, place.dataset_run, ("train", "validation", *(["test"] if hvd.rank() == 0 else [])))
     # The dataset's own settings count, not those of whoever trains on it.
     settings = settings.model_copy(update={"dataset": inputs.settings})
-    model_id = make_model_id(place.run_id, inputs.spec, settings)
+    # The model is the dataset's, so that another run finds its checkpoints; the candidate is this run's alone.
+    model_id = make_model_id(place.dataset_run, inputs.spec, settings)
     trained = _fit(settings, inputs.splits, models, model_id, report)
     if models is not None:
         report(settings.training.epochs, settings.training.epochs, "exporting")

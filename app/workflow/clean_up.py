@@ -13,7 +13,7 @@ from typing import Any, Final
 from app import contract
 from app.errors import StockflowError
 from app.workflow.fleet import ingesting_elsewhere
-from app.workflow.names import job_prefix
+from app.workflow.names import cluster_name, job_prefix
 
 _REASON: Final = "the execution that started it has ended"
 _ENDED_JOBS: Final = frozenset({"SUCCEEDED", "FAILED"})
@@ -126,7 +126,8 @@ def _stop_training(sagemaker: Any, name: str) -> None:
 def _clusters(emr: Any, prefix: str) -> list[str]:
     """The execution's own cluster. One with termination protection was made by somebody else."""
     pages = emr.get_paginator("list_clusters").paginate(ClusterStates=list(_ACTIVE_CLUSTER))
-    ids = [cluster["Id"] for page in pages for cluster in page["Clusters"] if cluster["Name"] == f"stockflow-{prefix}"]
+    name = cluster_name(prefix)
+    ids = [cluster["Id"] for page in pages for cluster in page["Clusters"] if cluster["Name"] == name]
     return [i for i in ids if not emr.describe_cluster(ClusterId=i)["Cluster"]["TerminationProtected"]]
 
 

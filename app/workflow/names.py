@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Final
 
 from app.rules import RUN_ID_PATTERN
 
+CLUSTER_NAME: Final = "stockflow-{}"
+"""An execution's EMR cluster; in the place of the braces stands its job prefix."""
 _NAME_LENGTH = 16
 _DIGEST_LENGTH = 8
 
@@ -16,6 +19,11 @@ def job_prefix(execution_arn: str) -> str:
     digest = hashlib.sha256(execution_arn.encode()).hexdigest()[:_DIGEST_LENGTH]
     readable = re.sub(r"[^A-Za-z0-9-]", "-", execution_name(execution_arn)[:_NAME_LENGTH]).strip("-")
     return f"{readable}-{digest}" if readable else digest
+
+
+def cluster_name(prefix: str) -> str:
+    """Name of the EMR cluster of the execution with this job prefix."""
+    return CLUSTER_NAME.format(prefix)
 
 
 def default_run_id(execution_arn: str) -> str:

@@ -25,7 +25,7 @@ from app.clock import clock_from_text
 from app.errors import ObjectMissing, SettingsError
 from app.ingest.universe import parse_universe
 from app.rules import RUN_ID_PATTERN, RUN_ID_RULE
-from app.sessions import market_day, recent_sessions
+from app.sessions import closed_sessions, market_day
 from app.storage import Bucket
 from app.workflow.names import default_run_id, job_prefix
 from app.workflow.schema import Schema, check, merged
@@ -43,7 +43,7 @@ _TEXT: Final = {"type": "string"}
 
 def make_order(
     asked: Any,
-    execution: Mapping[str, str],
+    execution: str,
     machine: str,
     defaults: Mapping[str, Any],
     schema: Schema,
@@ -53,21 +53,21 @@ def make_order(
 ) -> Order:
     """The order that an execution's input asks for: what all states after the first one read.
 
-    execution: `id` (its ARN). machine: the state machine's ARN. defaults: of the deployment: `universe`, complete
-    `settings`, `training`, `training_instance_types`. schema: of the settings. now: the clock, unless the input
-    names an instant. Raises SettingsError, or UniverseError for a ticker, with what is allowed.
+    execution, machine: ARNs of the execution and its state machine. defaults: of the deployment: `universe`,
+    complete `settings`, `training`, `training_instance_types`. schema: of the settings. now: the clock, unless the
+    input names an instant. Raises SettingsError, or UniverseError for a ticker, with what is allowed.
     """
     phases = asked_phases(asked)
     check(asked, _input_schema(defaults["training_instance_types"]), "input")
     training = {**defaults["training"], **asked.get("training", {})}
     settings = _settings(asked.get("settings", {}), training, defaults["settings"], schema)
-    run_id = _run_id(asked.get("run_id", default_run_id(execution["id"])), "run_id")
+    run_id = _run_id(asked.get("run_id", default_run_id(execution)), "run_id")
     instant = clock_from_text(asked["now"])() if asked.get("now") else now
     order: Order = {
         "run_id": run_id,
-        "execution": execution["id"],
+        "execution": execution,
         "machine": machine,
-        "job_prefix": job_prefix(execution["id"]),
+        "job_prefix": job_prefix(execution),
         "phases": {"plan": phases != {"train"}, **{phase: phase in phases for phase in PHASES}},
         "closed": asked.get("only_in_sessions", False) and not _has_session(instant, table),
         "universe": _universe(asked.get("universe", defaults["universe"])),
@@ -137,8 +137,8 @@ def _universe(asked: Any) -> list[str]:
 def _check_size(order: Order, instant: datetime, table: SessionTable) -> None:
     """Neither nothing to plan nor more than the machine can carry."""
     days = order["settings"]["ingest"]["days"]
-    if order["phases"]["plan"] and not recent_sessions(instant, days, table.between):
-        raise SettingsError("no trading session in the asked days: raise settings.ingest.days")
+    if order["phases"]["plan"] and not closed_sessions(instant, days, table.between):
+        raise SettingsError("no trading session has closed in the asked days: raise settings.ingest.days")
     if len(json.dumps(order)) > _SIZE_LIMIT_BYTES:
         raise SettingsError(f"{len(order['universe'])} tickers are too many for one execution: start several")
 

@@ -56,6 +56,7 @@ FREE: Final[Mapping[str, str]] = {
     "AWS::Lambda::Permission": _ACCESS,
     "AWS::S3::BucketPolicy": _ACCESS,
     "AWS::SNS::Topic": "1,000 mails a month are free for ever; a run that succeeds sends none",
+    "AWS::Lambda::EventInvokeConfig": _ACCESS,
     "AWS::SNS::Subscription": "1,000 mails a month are free",
     "AWS::SNS::TopicPolicy": _ACCESS,
     "AWS::SQS::Queue": "a million requests a month are free for ever; it gets one for each clean-up that is lost",

@@ -48,7 +48,7 @@ def definition(targets: Targets) -> State:
     functions = targets.functions
     asked = {
         "input.$": "$",
-        "execution": {"id.$": "$$.Execution.Id", "name.$": "$$.Execution.Name", "started.$": "$$.Execution.StartTime"},
+        "execution": {"id.$": "$$.Execution.Id"},
         "machine.$": "$$.StateMachine.Id",
     }
     validate = call(functions.validate_input, into=None, payload=asked)
@@ -120,7 +120,7 @@ def _failure(targets: Targets) -> States:
         {
             "TopicArn": targets.topic,
             "Subject.$": "States.Format('stockflow run {} failed', $.run_id)",
-            "Message.$": "States.Format('{}\n{}: {}', $$.Execution.Id, $.failure.Error, $.failure.Cause)",
+            "Message.$": "States.Format('{}\n{}', $$.Execution.Id, States.JsonToString($.failure))",
         },
         retry=[backoff(*SNS_FAULTS)],
         timeout_s=60,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import contract
+from app.workflow.names import CLUSTER_NAME
 from infra.states.asl import EMR_FAULTS, State, States, backoff, call, chain, task
 from infra.states.jobs import Job, batch_job
 
@@ -47,7 +48,7 @@ def serve_states(*, cluster: Mapping[str, Any] | str, stream: Stream, feed: Job,
         {
             "CreateCluster": task(
                 "arn:aws:states:::elasticmapreduce:createCluster.sync",
-                {"Name.$": "States.Format('stockflow-{}', $.job_prefix)", **cluster},
+                {"Name.$": f"States.Format('{CLUSTER_NAME}', $.job_prefix)", **cluster},
                 retry=[backoff(*EMR_FAULTS, attempts=3, first_s=10)],
                 timeout_s=_CREATE_TIMEOUT_S,
                 select={"id.$": "$.ClusterId"},

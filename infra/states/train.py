@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app import contract
-from infra.states.asl import SAGEMAKER_FAULTS, State, States, backoff, call, chain, task, when
+from infra.states.asl import SAGEMAKER_FAULTS, State, States, backoff, call, chain, task
 from infra.tagging import task_tags
 
 
@@ -26,12 +26,29 @@ class TrainingJob:
 
 
 def train_states(job: TrainingJob, *, gate: str, promote: str, then: str) -> States:
-    """Train on the dataset, judge the model on the validation days, promote it where it is better."""
+    """Train on the dataset, judge the model on the validation days, promote it where it is better.
+
+    A refused model is no failure while an older one serves; with none at all there is nothing to serve.
+    """
     return chain(
         {
             "TrainModel": _training_job(job),
-            "GateModel": call(gate, into="$.gate", fields=("promote", "reason", "model_id")),
-            "IfBetter": when("$.gate.promote", "PromoteModel", then),
+            "GateModel": call(gate, into="$.gate", fields=("promote", "reason", "model_id", "serving")),
+            "IfBetter": {
+                "Type": "Choice",
+                "Choices": [
+                    {"Variable": "$.gate.promote", "BooleanEquals": True, "Next": "PromoteModel"},
+                    {
+                        "And": [
+                            {"Variable": "$.gate.serving", "StringEquals": ""},
+                            {"Variable": "$.phases.serve", "BooleanEquals": True},
+                        ],
+                        "Next": "NothingToServe",
+                    },
+                ],
+                "Default": then,
+            },
+            "NothingToServe": {"Type": "Fail", "Error": "NothingToServe", "CausePath": "$.gate.reason"},
             "PromoteModel": call(promote, into=None),
         },
         then,
@@ -60,7 +77,8 @@ def _training_job(job: TrainingJob) -> State:
         },
         "Environment": {
             **job.place,
-            f"{contract.ENV_RUN_ID}.$": "$.dataset_run",
+            f"{contract.ENV_RUN_ID}.$": "$.run_id",
+            f"{contract.ENV_DATASET_RUN}.$": "$.dataset_run",
             contract.ENV_PROGRESS: "json",
         },
         "InputDataConfig": [

@@ -83,7 +83,8 @@ class Execution:
             case "Succeed":
                 return "", data
             case "Fail":
-                raise TaskFailed(path_value(state["ErrorPath"], scope), path_value(state["CausePath"], scope))
+                error = state["Error"] if "Error" in state else path_value(state["ErrorPath"], scope)
+                raise TaskFailed(error, path_value(state["CausePath"], scope))
             case "Choice":
                 return _choice(state, scope), data
             case "Pass":
@@ -112,9 +113,9 @@ _FIELDS: Mapping[str, set[str]] = {
     "Choice": {"Choices", "Default"},
     "Pass": {"Result", "ResultPath", "Next", "End"},
     "Succeed": set(),
-    "Fail": {"ErrorPath", "CausePath"},
+    "Fail": {"Error", "ErrorPath", "CausePath"},
 }
-_TESTS: Mapping[str, type] = {"BooleanEquals": bool, "NumericEquals": int}
+_TESTS: Mapping[str, type] = {"BooleanEquals": bool, "NumericEquals": int, "StringEquals": str}
 
 
 def _following(state: State) -> str:
@@ -125,13 +126,17 @@ def _following(state: State) -> str:
 
 def _choice(state: State, scope: Scope) -> str:
     for rule in state["Choices"]:
-        (test,) = rule.keys() - {"Variable", "Next"}
-        value = path_value(rule["Variable"], scope)
-        if type(value) is not _TESTS.get(test):
-            raise AslError(f"{test} of {rule['Variable']}={value!r} is not known here")
-        if value == rule[test]:
+        if all(_holds(test, scope) for test in rule.get("And", [rule])):
             return str(rule["Next"])
     return str(state["Default"])
+
+
+def _holds(rule: Mapping[str, Any], scope: Scope) -> bool:
+    (test,) = rule.keys() - {"Variable", "Next"}
+    value = path_value(rule["Variable"], scope)
+    if type(value) is not _TESTS.get(test):
+        raise AslError(f"{test} of {rule['Variable']}={value!r} is not known here")
+    return bool(value == rule[test])
 
 
 def _catch(state: State, failure: TaskFailed, data: Any) -> tuple[str, Any]:

@@ -12,9 +12,9 @@ _FOLDER = Path(__file__).parents[2] / "lambdas"
 Handler = Callable[[Any, None], dict[str, Any]]
 
 
-def load_handler(name: str) -> Handler:
-    """The function `handler` of a file in lambdas/."""
-    spec = importlib.util.spec_from_file_location(f"lambda_{name}", _FOLDER / f"{name}.py")
+def load_handler(name: str, folder: Path = _FOLDER) -> Handler:
+    """The function `handler` of a file in lambdas/, or in a staged asset; `app` is the repository's."""
+    spec = importlib.util.spec_from_file_location(f"lambda_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

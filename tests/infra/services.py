@@ -47,6 +47,7 @@ CLUSTER: Final = "j-3H6EATEWWRWS"
 _DAY: Final = date(2026, 11, 19)
 _TICKS = 390
 _MODEL = "model-1"
+_EARLIER = "noon"
 
 
 @dataclass
@@ -72,6 +73,13 @@ class Services:
         if self._caller:
             self.calls.append((self._caller, action, bucket, key))
 
+    def after_an_earlier_run(self) -> Services:
+        """As if run noon had left bars, a dataset and a promoted model; returns itself."""
+        self.market.put(contract.bars_key(_DAY, "0000-of-0001"), b"")
+        self.models.put_json(contract.LATEST_DATASET_KEY, {"run_id": _EARLIER})
+        self.models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": f"{_EARLIER}-1"})
+        return self
+
     def run(self, asked: Any, name: str = "evening") -> Execution:
         """The execution of this name with this input."""
         machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{self.app.name}"
@@ -95,7 +103,7 @@ class Services:
             case "batch:submitJob.sync":
                 self._work(task.parameters)
             case "sagemaker:createTrainingJob.sync":
-                self._train(task.parameters["Environment"][contract.ENV_RUN_ID])
+                self._train(task.parameters["Environment"])
             case "elasticmapreduce:createCluster.sync":
                 return {"ClusterId": CLUSTER}
         return {}
@@ -104,15 +112,16 @@ class Services:
         logic: Mapping[str, Callable[[dict[str, Any]], Any]] = {
             "validate_input": self._order,
             "plan_shards": lambda order: plan_shards(
-                *(order, self.market, self._table()), fleet=self.app.lambda_file("defaults.json")["fleet"]
+                *(order, self.market, self.models, self._table()),
+                fleet=self.app.lambda_file("defaults.json")["fleet"],
             ),
             "check_coverage": lambda order: check_coverage(
-                *(order, self.market), emit=lambda metrics, dimensions=None: None, clock=lambda: NOW
+                *(order, self.market), emit=lambda metrics: None, clock=lambda: NOW
             ),
             "gate_model": lambda order: decide(
-                *(self.models, order["dataset_run"]), min_skill=order["settings"]["gate"]["min_skill"], now=NOW
+                *(self.models, order["run_id"]), min_skill=order["settings"]["gate"]["min_skill"], now=NOW
             ).to_json(),
-            "promote_model": lambda order: promote(self.models, order["dataset_run"], NOW),
+            "promote_model": lambda order: promote(self.models, order["run_id"], order["gate"]["model_id"], NOW),
             "verify_predictions": lambda order: verify_predictions(order["run_id"], self.market, self.predictions),
             "clean_up": lambda event: {"clusters": [CLUSTER], "of": [event["execution"], event["machine"]]},
         }
@@ -125,7 +134,7 @@ class Services:
     def _order(self, event: Mapping[str, Any]) -> Any:
         return make_order(
             event["input"],
-            event["execution"],
+            event["execution"]["id"],
             event["machine"],
             defaults=self.app.lambda_file("defaults.json"),
             schema=self.app.lambda_file("settings_schema.json"),
@@ -159,12 +168,13 @@ class Services:
             ]
             self.market.put_json(contract.manifest_key(run_id, shard.name), {"tickers": tickers})
 
-    def _train(self, dataset_run: str) -> None:
+    def _train(self, environ: Mapping[str, str]) -> None:
+        assert self.models.get_json(contract.LATEST_DATASET_KEY)["run_id"] == environ[contract.ENV_DATASET_RUN]
         for name in contract.MODEL_FILES:
             self.models.put(contract.model_key(_MODEL, name), b"")
         metrics = {"validation": {"skill": self.skill, "windows": 1000}}
         self.models.put_json(contract.model_key(_MODEL, contract.MODEL_METRICS), metrics)
-        self.models.put_json(contract.candidate_key(dataset_run), {"model_id": _MODEL, "sha256": {}})
+        self.models.put_json(contract.candidate_key(environ[contract.ENV_RUN_ID]), {"model_id": _MODEL, "sha256": {}})
 
     def _serve(self, run_id: str) -> None:
         served = {"ticks": _TICKS, "predictions": _TICKS, "day": _DAY.isoformat(), "model_id": _MODEL}
@@ -209,10 +219,8 @@ def batch_environment(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run(app: Synthesised, asked: Mapping[str, Any], **services: Any) -> Execution:
-    """An execution with this input; training alone finds the dataset of an earlier run."""
-    answers = Services(app, **services)
-    answers.models.put_json(contract.LATEST_DATASET_KEY, {"run_id": "noon"})
-    return answers.run(dict(asked))
+    """An execution with this input after an earlier run, so that each phase can be asked for alone."""
+    return Services(app, **services).after_an_earlier_run().run(dict(asked))
 
 
 def tasks(app: Synthesised, asked: Mapping[str, Any]) -> dict[str, Task]:

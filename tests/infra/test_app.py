@@ -85,20 +85,23 @@ def test_the_machine_is_created_after_its_role_s_policy_which_its_creation_is_ch
     assert policies <= set(machine["DependsOn"])
 
 
-def test_an_execution_that_was_cut_short_is_cleaned_up_after(any_app: Synthesised) -> None:
+def test_an_execution_that_did_not_succeed_is_cleaned_up_after(any_app: Synthesised) -> None:
     rule = only(any_app.compute, "AWS::Events::Rule")
     (machine,) = resources(any_app.compute, "AWS::StepFunctions::StateMachine")
     assert rule["State"] == "ENABLED"
     assert rule["EventPattern"] == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
-        "detail": {"status": ["ABORTED", "TIMED_OUT"], "stateMachineArn": [{"Ref": machine}]},
+        "detail": {"status": ["ABORTED", "TIMED_OUT", "FAILED"], "stateMachineArn": [{"Ref": machine}]},
     }
     (target,) = rule["Targets"]
     assert any_app.function_arns()[any_app.compute_stack.value(target["Arn"])] == "clean_up"
     assert target["RetryPolicy"]["MaximumRetryAttempts"] == 20
     (queue,) = resources(any_app.compute, "AWS::SQS::Queue")
     assert text(target["DeadLetterConfig"]["Arn"]) == f"<{queue}.Arn>"
+    failing = only(any_app.compute, "AWS::Lambda::EventInvokeConfig")
+    assert any_app.compute_stack.value(failing["FunctionName"]) in any_app.compute_stack.value(target["Arn"])
+    assert text(failing["DestinationConfig"]["OnFailure"]["Destination"]) == f"<{queue}.Arn>"
 
 
 def test_every_alarm_tells_the_topic_which_they_can_reach(any_app: Synthesised) -> None:
@@ -115,6 +118,12 @@ def test_every_alarm_tells_the_topic_which_they_can_reach(any_app: Synthesised) 
         if statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
     ]
     assert services == [["kms:Decrypt", "kms:GenerateDataKey*"]]
+    allowed = [
+        statement["Action"]
+        for statement in only(any_app.compute, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow" and statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    ]
+    assert allowed == ["sns:Publish"]  # the policy that enforces TLS takes the place of SNS's own
     assert text(only(any_app.compute, "AWS::SNS::Topic")["KmsMasterKeyId"]).startswith("<Key")
 
 

@@ -18,7 +18,7 @@ from moto import mock_aws
 from app import contract
 from app.errors import StockflowError
 from app.workflow.clean_up import Held, clean_up
-from app.workflow.names import job_prefix
+from app.workflow.names import cluster_name, job_prefix
 from tests.infra.handlers import load_handler
 
 REGION = "us-east-1"
@@ -164,11 +164,11 @@ def test_the_training_job_of_the_execution_is_stopped() -> None:
 
 
 def test_the_cluster_of_the_execution_ends_and_others_go_on() -> None:
-    ours = make_cluster(f"stockflow-{PREFIX}")
+    ours = make_cluster(cluster_name(PREFIX))
     others = [
-        make_cluster(f"stockflow-{OTHER}"),
-        make_cluster(f"stockflow-{PREFIX}-copy"),
-        make_cluster(f"stockflow-{PREFIX}", TerminationProtected=True),
+        make_cluster(cluster_name(OTHER)),
+        make_cluster(f"{cluster_name(PREFIX)}-copy"),
+        make_cluster(cluster_name(PREFIX), TerminationProtected=True),
     ]
     before = [cluster_state(cluster) for cluster in others]
     assert run_clean_up(Held()) == {"clusters": [ours]}
@@ -216,7 +216,7 @@ def test_the_fleet_stays_while_another_execution_may_ingest(asked: str) -> None:
 def test_each_release_is_tried_and_the_failures_are_told_together() -> None:
     make_fleet(3)
     start_machine()
-    cluster = make_cluster(f"stockflow-{PREFIX}")
+    cluster = make_cluster(cluster_name(PREFIX))
     stubs = Stubs()
     expect_job_list(stubs, "fleet", ("1", f"{PREFIX}-ingest", "RUNNING"), ("2", f"{PREFIX}-dataset", "RUNNING"))
     reason = "the execution that started it has ended"
@@ -256,7 +256,7 @@ def test_the_handler_takes_the_machine_s_and_eventbridge_s_event(
 ) -> None:
     make_fleet(2)
     start_machine()
-    cluster = make_cluster(f"stockflow-{PREFIX}")
+    cluster = make_cluster(cluster_name(PREFIX))
     monkeypatch.setenv(contract.ENV_FLEET_GROUP, FLEET)
     assert load_handler("clean_up")(event, None) == {"clusters": [cluster], "fleet": [FLEET]}
 

@@ -10,7 +10,7 @@ from moto.stepfunctions.parser.asl.static_analyser.static_analyser import Static
 
 from tests.infra.execution import Execution
 from tests.infra.service_models import faults, request
-from tests.infra.services import NOW, ONE_SHARD, run
+from tests.infra.services import NOW, ONE_SHARD, Services, run
 from tests.infra.synthesised import Synthesised
 from tests.infra.templates import resources
 
@@ -136,6 +136,14 @@ def test_a_model_that_does_not_pass_the_gate_is_not_promoted_and_the_old_one_ser
     assert "GateModel CreateCluster" in sequence(done) or "GateModel StreamPredictions" in sequence(done)
 
 
+def test_with_nothing_to_serve_the_run_ends_at_the_gate_with_its_reason(any_app: Synthesised) -> None:
+    done = Services(any_app, skill=-0.2).run({})
+    assert (done.status, done.error) == ("FAILED", "NothingToServe")
+    assert sequence(done).endswith("TrainModel GateModel Release Notify")
+    assert "-0.2" in done.cause
+    assert Services(any_app, skill=-0.2).run({"phases": ["ingest", "dataset", "train"]}).status == "SUCCEEDED"
+
+
 def test_what_the_states_found_out_is_in_the_output(default_app: Synthesised) -> None:
     output = run(default_app, {}).output
     assert output["plan"] == {"shards": 8, "instances": 1, "tickers": 30, "sessions": 22}
@@ -159,7 +167,7 @@ def test_whatever_fails_is_released_told_and_the_failure_of_the_execution(
     assert (done.status, done.error, done.cause) == ("FAILED", *failure)
     release, notify = done.tasks[-2:]
     assert release.parameters["Payload"].keys() == {"execution", "machine"}
-    assert notify.parameters["Message"].endswith(f"{failure[0]}: {failure[1]}")
+    assert json.loads(notify.parameters["Message"].partition("\n")[2]) == {"Error": failure[0], "Cause": failure[1]}
     assert [faults(request(task.resource, task.parameters)) for task in (release, notify)] == [[], []]
 
 

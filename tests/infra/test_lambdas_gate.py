@@ -46,13 +46,13 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def train(skill: float) -> Bucket:
-    """What training on the dataset of run noon leaves."""
+    """What training of run evening on the dataset of run noon leaves."""
     models = Bucket("models")
     for name in contract.MODEL_FILES:
         models.put(contract.model_key("noon-1", name), b"")
     metrics = {"validation": {"skill": skill, "windows": 1560}}
     models.put_json(contract.model_key("noon-1", contract.MODEL_METRICS), metrics)
-    models.put_json(contract.candidate_key("noon"), {"model_id": "noon-1", "sha256": {}})
+    models.put_json(contract.candidate_key("evening"), {"model_id": "noon-1", "sha256": {}})
     return models
 
 
@@ -72,7 +72,7 @@ def test_a_better_model_passes_the_gate_and_is_promoted() -> None:
     assert pointer["model_id"] == "noon-1"
     assert models.get_json(contract.CURRENT_MODEL_KEY) == pointer
     assert gate_model(ORDER, None) == {**gate, "serving": "noon-1"}
-    assert promote_model(ORDER, None) == pointer
+    assert promote_model({**ORDER, "gate": gate}, None) == pointer
     assert json.loads(json.dumps([gate, pointer])) == [gate, pointer]
 
 
@@ -84,16 +84,26 @@ def test_a_model_no_better_than_persistence_does_not_pass() -> None:
 
 
 @pytest.mark.usefixtures("aws")
+def test_two_executions_on_one_dataset_do_not_judge_each_other_s_model() -> None:
+    train(0.25)
+    gate = gate_model(ORDER, None)
+    Bucket("models").put_json(contract.candidate_key("night"), {"model_id": "noon-2", "sha256": {}})
+    with pytest.raises(TrainingError, match="the gate decided on model noon-1, but the candidate of run night is"):
+        promote_model({**ORDER, "run_id": "night", "gate": gate}, None)
+    assert promote_model({**ORDER, "gate": gate}, None)["model_id"] == "noon-1"
+
+
+@pytest.mark.usefixtures("aws")
 def test_an_incomplete_model_is_not_promoted() -> None:
     train(0.25).delete(contract.model_key("noon-1", contract.MODEL_ONNX))
     with pytest.raises(TrainingError, match=r"model noon-1 lacks model\.onnx"):
-        promote_model(ORDER, None)
+        promote_model({**ORDER, "gate": {"model_id": "noon-1"}}, None)
 
 
 def serve(**changes: int) -> None:
     """What serving run evening leaves."""
     market, predictions = Bucket("market"), Bucket("predictions")
-    result = {"predictions": 390, "ticks": 390, "day": "2026-03-24", "model_id": "noon-1", **changes}
+    result = {"predictions": 390, "day": "2026-03-24", "model_id": "noon-1", **changes}
     market.put_json(contract.result_key("evening", "serve"), result)
     market.put_json(contract.feed_end_key("evening"), {"ticks": 390, "objects": 390})
     predictions.put(contract.predictions_key(date(2026, 3, 24), "evening", 0), b"")

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,21 @@ from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 from app import contract
-from app.errors import FleetBusy, SettingsError, UniverseError, YahooError
+from app.errors import (
+    AlreadyServed,
+    FleetBusy,
+    ServingError,
+    SettingsError,
+    TooFewBars,
+    UniverseError,
+    YahooError,
+)
 from app.ingest.plan import Plan, read_plan
 from app.storage import Bucket
 from app.workflow.fleet import ingesting_elsewhere
 from infra.lambda_code import stage
 from infra.settings import Deployment
+from tests.infra.handlers import Handler, load_handler
 
 HANDLERS = ("validate_input", "plan_shards", "check_coverage")
 RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -30,8 +41,8 @@ RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "ur
 NOW = "2026-03-24T22:00:00+00:00"
 INPUT = {"universe": ["A", "B", "C"], "now": NOW, "settings": {"ingest": {"days": 6, "shards": 2}}}
 PLACE = {contract.ENV_MARKET_BUCKET: "market", contract.ENV_MODEL_BUCKET: "models"}
+DEPLOYMENT = {contract.ENV_DEPLOYMENT: "prod"}
 ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-Handler = Callable[[Any, None], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +56,14 @@ def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def handler(asset: Path) -> Callable[[str], Handler]:
     """A handler of the asset, in this process: `app` is the repository's."""
 
-    def load(name: str) -> Handler:
-        spec = importlib.util.spec_from_file_location(f"asset_{name}", asset / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found: Handler = module.handler
-        return found
-
-    return load
+    return partial(load_handler, folder=asset)
 
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", contract.ENV_FLEET_GROUP, contract.ENV_METRICS_LOG_GROUP):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {**ACCOUNT, **PLACE}.items():
+    for name, value in {**ACCOUNT, **PLACE, **DEPLOYMENT}.items():
         monkeypatch.setenv(name, value)
     with mock_aws():
         for bucket in PLACE.values():
@@ -84,8 +86,7 @@ def start(machine: str, name: str, asked: Any) -> dict[str, Any]:
     told = boto3.client("stepfunctions").start_execution(
         stateMachineArn=machine, name=name, input=asked if isinstance(asked, str) else json.dumps(asked)
     )
-    execution = {"id": told["executionArn"], "name": name, "started": told["startDate"].isoformat()}
-    return {"input": asked, "execution": execution, "machine": machine}
+    return {"input": asked, "execution": {"id": told["executionArn"]}, "machine": machine}
 
 
 def write_manifests(plan: Plan, market: Bucket, **statuses: str) -> None:
@@ -104,9 +105,16 @@ def write_manifests(plan: Plan, market: Bucket, **statuses: str) -> None:
         market.put_json(contract.manifest_key(plan.run_id, shard.name), {"shard": shard.name, "tickers": tickers})
 
 
-def planned(handler: Callable[[str], Handler], machine: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    order = handler("validate_input")(start(machine, "evening", INPUT), None)
+def planned(
+    handler: Callable[[str], Handler], machine: str, name: str = "evening", **changes: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Order and plan of the execution of this name, with INPUT and these changes of it."""
+    order = handler("validate_input")(start(machine, name, {**INPUT, **changes}), None)
     return order, handler("plan_shards")(order, None)
+
+
+def planned_days(run_id: str) -> list[int]:
+    return [session.day.day for session in read_plan(run_id, Bucket("market")).sessions]
 
 
 def test_the_plan_is_made_of_the_order_and_the_fleet_is_as_wide_as_its_shards(
@@ -129,6 +137,58 @@ def test_a_repeated_plan_is_the_same(handler: Callable[[str], Handler], machine:
     assert Bucket("market").get(contract.plan_key("evening")) == before
 
 
+# --- what is planned, and what is refused before anything is started ------------------------------
+
+
+@pytest.mark.parametrize(
+    ("now", "days"),
+    [
+        ("2026-03-24T20:00:00+00:00", [19, 20, 23, 24]),  # the close
+        ("2026-03-24T19:59:59+00:00", [19, 20, 23]),
+    ],
+)
+def test_only_sessions_that_have_closed_are_planned(
+    handler: Callable[[str], Handler], machine: str, now: str, days: list[int]
+) -> None:
+    planned(handler, machine, now=now)
+    assert planned_days("evening") == days
+
+
+def test_without_ingest_only_sessions_that_have_bars_are_planned(
+    handler: Callable[[str], Handler], machine: str
+) -> None:
+    with pytest.raises(TooFewBars, match="no bars are stored for 2026-03-19 to 2026-03-24: start with the phase ing"):
+        planned(handler, machine, phases=["dataset"], name="first")
+    assert Bucket("market").keys(contract.RUNS_PREFIX) == []
+    for day in (date(2026, 3, 20), date(2026, 3, 23)):
+        Bucket("market").put(contract.bars_key(day, "of-another-run"), b"not read")
+    assert planned(handler, machine, phases=["dataset"], name="second")[1]["sessions"] == 2
+    assert planned_days("second") == [20, 23]
+
+
+def test_serving_without_a_model_is_refused_unless_one_is_trained(
+    handler: Callable[[str], Handler], machine: str
+) -> None:
+    without_training = ["ingest", "serve"]
+    with pytest.raises(ServingError, match="no model has been promoted: start with the phases ingest, dataset and tra"):
+        planned(handler, machine, phases=without_training, name="first")
+    assert Bucket("market").keys(contract.RUNS_PREFIX) == []
+    planned(handler, machine, phases=["ingest", "dataset"], name="second")
+    planned(handler, machine, phases=["ingest", "dataset", "train", "serve"], name="third")
+    Bucket("models").put_json(contract.CURRENT_MODEL_KEY, {"model_id": "m"})
+    planned(handler, machine, phases=without_training, name="fourth")
+
+
+def test_a_run_that_has_been_served_is_refused(handler: Callable[[str], Handler], machine: str) -> None:
+    Bucket("market").put_json(contract.result_key("evening", "serve"), {})
+    with pytest.raises(AlreadyServed, match="run evening has been served: start a new run id"):
+        planned(handler, machine)
+    planned(handler, machine, name="night", phases=["ingest"], run_id="evening")
+
+
+# --- coverage -----------------------------------------------------------------------------------
+
+
 def test_coverage_is_judged_published_and_left_as_the_phases_result(
     handler: Callable[[str], Handler], machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +199,7 @@ def test_coverage_is_judged_published_and_left_as_the_phases_result(
     statuses = {"complete": 3, "partial": 0, "empty": 0, "unknown": 0, "failed": 0}
     assert digest == {"requested": 3, "statuses": statuses, "rows": 300, "coverage": 1.0, "days": 4}
     published = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert published[contract.METRICS_DIMENSION] == "prod"
     assert published[contract.METRIC_COVERAGE] == 1
     assert (published[contract.METRIC_REQUESTS], published[contract.METRIC_RATE_LIMITED]) == (12, 3)
     result = market.get_json(contract.result_key("evening", "ingest"))
@@ -180,6 +241,13 @@ def test_training_alone_takes_the_dataset_that_was_built_last(handler: Callable[
 # --- one fleet for all executions ---------------------------------------------------------------
 
 
+@pytest.fixture
+def fleet(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment that has an ingest fleet of its own."""
+    monkeypatch.setenv(contract.ENV_FLEET_GROUP, "ingest-fleet")
+
+
+@pytest.mark.usefixtures("fleet")
 def test_the_execution_that_started_first_has_the_fleet(handler: Callable[[str], Handler], machine: str) -> None:
     first, second = (start(machine, name, INPUT) for name in ("first", "second"))
     validate = handler("validate_input")
@@ -190,6 +258,12 @@ def test_the_execution_that_started_first_has_the_fleet(handler: Callable[[str],
     assert validate(second, None)["run_id"] == "second"
 
 
+def test_where_batch_scales_by_itself_any_number_may_ingest(handler: Callable[[str], Handler], machine: str) -> None:
+    start(machine, "first", INPUT)
+    assert handler("validate_input")(start(machine, "second", INPUT), None)["run_id"] == "second"
+
+
+@pytest.mark.usefixtures("fleet")
 def test_an_execution_that_does_not_ingest_neither_waits_for_the_fleet_nor_has_it(
     handler: Callable[[str], Handler], machine: str
 ) -> None:
@@ -264,7 +338,7 @@ for bucket in ("market", "models"):
 states = boto3.client("stepfunctions")
 machine = states.create_state_machine(name="m", definition='{"States": {}}', roleArn="arn:aws:iam::123456789012:role/m")
 started = states.start_execution(stateMachineArn=machine["stateMachineArn"], name="e", input="{}")
-execution = {"id": started["executionArn"], "name": "e", "started": ""}
+execution = {"id": started["executionArn"]}
 asked = json.loads(os.environ["INPUT"])
 order = validate_input.handler(
     {"input": asked, "execution": execution, "machine": machine["stateMachineArn"]}, None
@@ -284,7 +358,9 @@ def test_the_handlers_run_in_the_runtime_of_a_lambda(bare_python: Callable[..., 
     try:
         host, port = server.get_host_and_port()
         url = {contract.ENV_AWS_ENDPOINT_URL: f"http://{host}:{port}", "NO_PROXY": host}
-        done = bare_python(FLOW, INPUT=json.dumps({**INPUT, "only_in_sessions": True}), **url, **ACCOUNT, **PLACE)
+        done = bare_python(
+            FLOW, INPUT=json.dumps({**INPUT, "only_in_sessions": True}), **url, **ACCOUNT, **PLACE, **DEPLOYMENT
+        )
     finally:
         server.stop()
     assert done.stderr == ""

@@ -11,9 +11,8 @@ import pytest
 from botocore import xform_name
 from botocore.loaders import Loader
 
-from app import contract
 from app.workflow.clean_up import Held, clean_up
-from app.workflow.names import job_prefix
+from app.workflow.names import cluster_name, job_prefix
 from tests.infra.deployed import ACCOUNT, REGION
 from tests.infra.execution import Task
 from tests.infra.permissions import allowed, function_role, who_may
@@ -87,9 +86,8 @@ def role_of_profile(app: Synthesised, profile: str) -> str:
 
 @pytest.mark.parametrize("asked", INPUTS.values(), ids=INPUTS)
 def test_every_lambda_may_do_what_its_logic_does_in_s3(default_app: Synthesised, asked: dict[str, Any]) -> None:
-    services = Services(default_app)
-    services.models.put_json(contract.LATEST_DATASET_KEY, {"run_id": "noon"})
-    services.run(asked)
+    services = Services(default_app).after_an_earlier_run()
+    assert services.run(asked).status == "SUCCEEDED"
     for name, action, bucket, key in services.calls:
         arn = f"arn:aws:s3:::{default_app.bucket(bucket)}" + (f"/{key}" if key else "")
         assert function_role(name) in who_may(default_app.permissions, action, arn), (name, action, bucket, key)
@@ -97,7 +95,7 @@ def test_every_lambda_may_do_what_its_logic_does_in_s3(default_app: Synthesised,
 
 def test_no_lambda_has_a_right_to_write_that_its_logic_does_not_use(default_app: Synthesised) -> None:
     services = Services(default_app)
-    services.run({})
+    assert services.run({}).status == "SUCCEEDED"
     used = {(name, default_app.bucket(bucket), key) for name, action, bucket, key in services.calls if "Put" in action}
     for permission, action, resource in allowed(default_app.permissions):
         if action == "s3:PutObject" and permission.role.startswith("WorkflowFunctions"):
@@ -114,7 +112,7 @@ class Recorder:
         self._answers: Mapping[str, Any] = {
             "list_jobs": {"jobSummaryList": [{"jobId": "1", "jobName": f"{prefix}-ingest", "status": "RUNNING"}]},
             "list_training_jobs": {"TrainingJobSummaries": [{"TrainingJobName": f"{prefix}-1"}]},
-            "list_clusters": {"Clusters": [{"Id": "j-1", "Name": f"stockflow-{prefix}"}]},
+            "list_clusters": {"Clusters": [{"Id": "j-1", "Name": cluster_name(prefix)}]},
             "describe_cluster": {"Cluster": {"TerminationProtected": False}},
             "list_steps": {"Steps": [{"Id": "s-1", "Name": f"{prefix}-stream"}]},
             "cancel_steps": {"CancelStepsInfoList": [{"Status": "SUBMITTED"}]},
@@ -160,4 +158,5 @@ def test_the_clean_up_may_do_all_that_it_does_and_has_no_more_rights(
         assert recorder.actions <= mine
         done |= recorder.actions
         granted |= mine
-    assert {action for action in granted - done if not action.startswith(("logs:", "xray:"))} == set()
+    # In its name Lambda itself writes logs and traces, and puts an event that failed thrice into a queue.
+    assert {action for action in granted - done if not action.startswith(("logs:", "xray:", "sqs:"))} == set()

@@ -9,14 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra import nag
-from infra.functions import NAMES
 from infra.root import ROOT
+from infra.states.definition import Functions
 from tests.infra.synthesised import VARIATIONS, Synthesised
 from tests.infra.templates import resources
 
@@ -28,7 +29,7 @@ OF_A_LAMBDA = {"app", "boto3", "botocore"}
 
 
 def test_each_lambda_s_handler_is_in_what_is_uploaded(any_app: Synthesised) -> None:
-    assert any_app.functions().keys() == set(NAMES)
+    assert any_app.functions().keys() == {field.name for field in fields(Functions)}
     for name in any_app.functions():
         tree = ast.parse((any_app.lambda_folder() / f"{name}.py").read_text())
         assert "handler" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
@@ -44,7 +45,7 @@ def test_lambdas_are_traced_and_log_where_logs_end(any_app: Synthesised) -> None
 
 def test_what_is_uploaded_holds_no_third_party_package(default_app: Synthesised) -> None:
     folder = default_app.lambda_folder()
-    handlers = {f"{name}.py" for name in NAMES}
+    handlers = {f"{field.name}.py" for field in fields(Functions)}
     data = {"defaults.json", "sessions.json", "settings_schema.json"}
     assert {found.name for found in folder.iterdir()} == {"app", "zoneinfo", *handlers, *data}
     for file in folder.rglob("*.py"):

@@ -111,7 +111,8 @@ def test_a_training_job_is_handed_its_dataset_its_settings_and_its_ranks(
     order = run(any_app, asked).output
     parameters = job["HyperParameters"]
     environ = {**job["Environment"], contract.ENV_SETTINGS: parameters[contract.HYPERPARAMETER_SETTINGS]}
-    assert place_from_environ(environ).run_id == order["dataset_run"]
+    assert place_from_environ(environ).run_id == order["run_id"]
+    assert environ[contract.ENV_DATASET_RUN] == order["dataset_run"]
     assert load(environ).model_dump(mode="json") == order["settings"]
     (channel,) = job["InputDataConfig"]
     uri = f"s3://{any_app.bucket('Model')}/{contract.dataset_spec_key(order['dataset_run'])}".removesuffix("spec.json")

@@ -65,6 +65,28 @@ def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> Non
     assert run.market.keys(contract.BARS_PREFIX) == before
 
 
+def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_by_its_coverage(world: World) -> None:
+    run = world.with_run("attempts", **{contract.ENV_SHARD_ATTEMPTS: "3"})
+    shard = ("ingest", "--shard", "0", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0")
+    run.must("ingest", "--tickers", "SIM001,SIM002", "--only", "plan", "--set", "ingest.days=7",
+             "--set", "ingest.shards=1")  # fmt: skip
+    (name,) = (part.name for part in read_plan("attempts", run.market).shards)
+    with running_server(MARKET, faults=Faults(storm=True, retry_after_s=0)) as yahoo:
+        stormy = {contract.ENV_YAHOO_URL: yahoo.url}
+        first = run.with_run("attempts", **stormy, **{contract.ENV_JOB_ATTEMPT: "1"}).stockflow(*shard)
+        last = run.with_run("attempts", **stormy, **{contract.ENV_JOB_ATTEMPT: "3"}).stockflow(*shard)
+    assert (first.returncode, last.returncode, last.stderr) == (5, 0, "")
+    assert first.stderr.strip() == (
+        "stockflow: 2 of 2 tickers of shard 0 have no complete answer, first SIM001: 5 attempts failed, last: 429 Too"
+        " Many Requests (try the shard again)"
+    )
+    tickers = run.market.get_json(contract.manifest_key("attempts", name))["tickers"]
+    assert [ticker["status"] for ticker in tickers] == ["failed", "failed"]
+    assert run.stockflow("ingest", "--only", "coverage").returncode == 5
+    run.with_run("attempts", **{contract.ENV_JOB_ATTEMPT: "2"}).must(*shard)
+    run.must("ingest", "--only", "coverage")
+
+
 def test_faults_in_every_fifth_answer_change_no_bar(world: World) -> None:
     """Everything but `short`, which no client can tell from a thin session without knowing what lacks."""
     kinds: tuple[FaultKind, ...] = ("429", "500", "drop", "truncated", "malformed")

@@ -72,7 +72,7 @@ def test_training_leaves_a_candidate_and_a_model_that_is_not_promoted_leaves_the
 
 
 def test_ranks_on_other_hosts_need_neither_variables_nor_credentials(dataset: World, tmp_path: Path) -> None:
-    """SageMaker: the dataset is a folder, and rank 1 knows nothing but where MPI is."""
+    """SageMaker: the dataset is a folder, another run's, and rank 1 knows nothing but where MPI is."""
     run = dataset.copy_run("channel")
     folder = tmp_path / "dataset"
     folder.mkdir()
@@ -87,7 +87,8 @@ def test_ranks_on_other_hosts_need_neither_variables_nor_credentials(dataset: Wo
         'fi\nexec "$@"\n'
     )
     mpirun = mpirun_command(find_program("mpirun", "openmpi-bin"), 2)
-    environ = {contract.ENV_DATASET_FOLDER: str(folder)}
+    environ = {contract.ENV_DATASET_FOLDER: str(folder), contract.ENV_DATASET_RUN: run.run_id}
+    environ[contract.ENV_RUN_ID] = "night"
     environ[contract.ENV_HYPERPARAMETER_SETTINGS] = '{"training":{"epochs":2}}'
     done = subprocess.run(
         [*mpirun, "sh", str(script), sys.executable, str(_ROOT / "docker" / "train.py")],
@@ -98,8 +99,9 @@ def test_ranks_on_other_hosts_need_neither_variables_nor_credentials(dataset: Wo
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert contract.candidate_key(run.run_id) in run.models.keys(contract.MODELS_PREFIX)
-    model_id = run.models.get_json(contract.candidate_key(run.run_id))["model_id"]
+    assert contract.candidate_key(run.run_id) not in run.models.keys(contract.MODELS_PREFIX)
+    model_id = run.models.get_json(contract.candidate_key("night"))["model_id"]
+    assert model_id.startswith(f"{run.run_id}-")
     metrics = run.models.get_json(contract.model_key(model_id, contract.MODEL_METRICS))
     assert (metrics["ranks"], metrics["rank_weight_max_diff"]) == (2, 0)
     said = [line for line in done.stdout.splitlines() if line.startswith("epoch=")]

@@ -26,8 +26,7 @@ def published(s3: FakeS3, newest_minute: int) -> dict[str, float]:
     """What is published at NOW for 30 predictions up to a minute of the session."""
     kept: list[dict[str, float]] = []
 
-    def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
-        assert not dimensions
+    def emit(metrics: Mapping[str, float]) -> None:
         kept.append(dict(metrics))
 
     BatchMetrics(bucket(s3), "r", fixed_clock(NOW), emit)(30, SESSION.open_ts + 60 * newest_minute)
@@ -66,7 +65,7 @@ def test_a_quiet_stream_says_once_a_minute_that_it_predicts_nothing() -> None:
     kept: list[dict[str, float]] = []
     times = iter(NOW + timedelta(seconds=s) for s in (0, 30, 60, 60, 90, 119, 121, 121))
 
-    def emit(metrics: Mapping[str, float], dimensions: Mapping[str, str] | None = None) -> None:
+    def emit(metrics: Mapping[str, float]) -> None:
         kept.append(dict(metrics))
 
     metrics = BatchMetrics(bucket(FakeS3()), "r", lambda: next(times), emit)

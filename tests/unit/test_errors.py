@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from app.errors import MissingProgram, ObjectMissing, StockflowError
+from app.errors import AlreadyServed, MissingProgram, ObjectMissing, StockflowError
 from app.ingest.fetch import UnknownTicker
 
 ARGUMENTS: dict[type[StockflowError], tuple[str, ...]] = {
     ObjectMissing: ("market", "runs/r/plan.json"),
     MissingProgram: ("java", "default-jre"),
     UnknownTicker: ("AAPL",),
+    AlreadyServed: ("r",),
 }
 
 

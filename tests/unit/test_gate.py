@@ -66,7 +66,7 @@ def test_a_run_without_a_candidate_is_told_by_its_key() -> None:
     with pytest.raises(ObjectMissing, match=r"models/candidates/r\.json does not exist: run the phase that writes it"):
         decide(empty, "r", 0, NOW)
     with pytest.raises(ObjectMissing, match=r"models/candidates/r\.json"):
-        promote(empty, "r", NOW)
+        promote(empty, "r", "m", NOW)
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,33 @@ def test_metrics_without_a_skill_promote_nothing(skill: Any, message: str) -> No
 
 def test_promotion_moves_the_pointer_to_the_candidate() -> None:
     models = trained()
-    pointer = promote(models, "r", NOW)
+    pointer = promote(models, "r", "m", NOW)
     assert pointer == {"model_id": "m", "published_at": "2026-03-24T20:30:00+00:00", "sha256": SHA256}
     assert models.get_json(contract.CURRENT_MODEL_KEY) == pointer
 
 
 def test_a_repeated_promotion_changes_nothing() -> None:
     models = trained()
-    pointer = promote(models, "r", NOW)
-    assert promote(models, "r", NOW + timedelta(hours=1)) == pointer
+    pointer = promote(models, "r", "m", NOW)
+    assert promote(models, "r", "m", NOW + timedelta(hours=1)) == pointer
     assert models.get_json(contract.CURRENT_MODEL_KEY) == pointer
 
 
 @pytest.mark.parametrize("name", contract.MODEL_FILES)
 def test_an_incomplete_model_does_not_take_over(name: str) -> None:
     models = trained(model_id="old")
-    promote(models, "r", NOW)
+    promote(models, "r", "old", NOW)
     trained(models=models)
     models.delete(contract.model_key("m", name))
     with pytest.raises(TrainingError, match=f"model m lacks {name}: it is not promoted; train the run again"):
-        promote(models, "r", NOW)
+        promote(models, "r", "m", NOW)
     assert models.get_json(contract.CURRENT_MODEL_KEY)["model_id"] == "old"
+
+
+def test_only_the_model_on_which_the_gate_decided_takes_over() -> None:
+    models = trained()
+    decision = decide(models, "r", 0, NOW)
+    trained(model_id="later", models=models)
+    with pytest.raises(TrainingError, match="decided on model m, but the candidate of run r is later now: it is not"):
+        promote(models, "r", decision.model_id, NOW)
+    assert not models.exists(contract.CURRENT_MODEL_KEY)

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from app import contract
-from app.metrics import LogGroupEmitter, emit, emitter
+from app.metrics import LogGroupEmitter, emitter
 from tests.fakes import client_error
 
 
@@ -35,9 +35,9 @@ class FakeLogs:
             self.events.append((*self.streams[-1], event["timestamp"], json.loads(event["message"])))
 
 
-def test_a_line_declares_its_metrics_with_units_and_dimensions(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({contract.METRIC_STREAM_LAG: 2.5, contract.METRIC_PREDICTIONS: 30}, {"Run": "r"})
-    emit({contract.METRIC_COVERAGE: 0.97})
+def test_a_line_declares_its_metrics_with_units_and_the_deployment(capsys: pytest.CaptureFixture[str]) -> None:
+    emitter({contract.ENV_DEPLOYMENT: "prod"})({contract.METRIC_STREAM_LAG: 2.5, contract.METRIC_PREDICTIONS: 30})
+    emitter({})({contract.METRIC_COVERAGE: 0.97})
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     stamp = first["_aws"].pop("Timestamp")
     assert abs(stamp - time.time() * 1000) < 60_000
@@ -47,12 +47,12 @@ def test_a_line_declares_its_metrics_with_units_and_dimensions(capsys: pytest.Ca
             "CloudWatchMetrics": [
                 {
                     "Namespace": "stockflow",
-                    "Dimensions": [["Run"]],
+                    "Dimensions": [["Deployment"]],
                     "Metrics": [{"Name": "StreamLag", "Unit": "Seconds"}, {"Name": "Predictions", "Unit": "Count"}],
                 }
             ]
         },
-        "Run": "r",
+        "Deployment": "prod",
         "StreamLag": 2.5,
         "Predictions": 30,
     }
@@ -60,9 +60,11 @@ def test_a_line_declares_its_metrics_with_units_and_dimensions(capsys: pytest.Ca
     assert second["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "Coverage", "Unit": "None"}]
 
 
-def test_without_a_log_group_metrics_go_to_standard_output() -> None:
-    assert emitter({}) is emit
-    assert emitter({contract.ENV_METRICS_LOG_GROUP: ""}) is emit
+def test_without_a_log_group_metrics_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    for environ in ({}, {contract.ENV_METRICS_LOG_GROUP: ""}, {contract.ENV_DEPLOYMENT: ""}):
+        emitter(environ)({contract.METRIC_PREDICTIONS: 1})
+        line = json.loads(capsys.readouterr().out)
+        assert line.keys() == {"_aws", contract.METRIC_PREDICTIONS}
 
 
 def test_with_a_log_group_they_go_to_one_stream_of_this_process(
@@ -70,14 +72,15 @@ def test_with_a_log_group_they_go_to_one_stream_of_this_process(
 ) -> None:
     logs = FakeLogs()
     monkeypatch.setattr(boto3, "client", lambda name, **options: {"logs": logs}[name])
-    send = emitter({contract.ENV_METRICS_LOG_GROUP: "/stockflow/metrics"})
+    send = emitter({contract.ENV_METRICS_LOG_GROUP: "/stockflow/metrics", contract.ENV_DEPLOYMENT: "prod"})
     assert logs.streams == []  # made with the first metric
     send({contract.METRIC_PREDICTIONS: 30})
-    send({contract.METRIC_PREDICTIONS: 31}, {"Run": "r"})
+    send({contract.METRIC_PREDICTIONS: 31})
     assert len(logs.streams) == 1
     assert [message["Predictions"] for *_, message in logs.events] == [30, 31]
     for group, stream, stamp, message in logs.events:
         assert group == "/stockflow/metrics"
+        assert message["Deployment"] == "prod"
         assert not set(stream) & set(":*")
         assert stamp == message["_aws"]["Timestamp"]
     assert capsys.readouterr() == ("", "")
@@ -85,7 +88,7 @@ def test_with_a_log_group_they_go_to_one_stream_of_this_process(
 
 def test_a_failure_to_send_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     logs = FakeLogs()
-    send = LogGroupEmitter("g", logs)
+    send = LogGroupEmitter("g", {}, logs)
     logs.error = client_error("AccessDeniedException", "PutLogEvents")
     send({contract.METRIC_PREDICTIONS: 1})
     send({contract.METRIC_PREDICTIONS: 2})
@@ -99,7 +102,7 @@ def test_a_failure_to_send_is_told_once_and_ends_nothing(capsys: pytest.CaptureF
 
 
 def test_values_that_are_not_finite_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({contract.METRIC_STREAM_LAG: float("nan"), contract.METRIC_PREDICTIONS: 1})
+    emitter({})({contract.METRIC_STREAM_LAG: float("nan"), contract.METRIC_PREDICTIONS: 1})
     line = json.loads(capsys.readouterr().out)
     assert contract.METRIC_STREAM_LAG not in line
     assert line["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "Predictions", "Unit": "Count"}]

@@ -14,7 +14,7 @@ from app.ingest.universe import DOW_30
 from app.sessions import sessions_between
 from app.settings import Settings, load, place_from_environ
 from app.storage import Bucket
-from app.workflow.names import default_run_id, job_prefix
+from app.workflow.names import CLUSTER_NAME, cluster_name, default_run_id, job_prefix
 from app.workflow.order import asked_phases, make_order
 from app.workflow.session_table import SessionTable
 from tests.fakes import bucket
@@ -33,8 +33,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def ordered(asked: Any, models: Bucket | None = None, execution: str = EXECUTION) -> dict[str, Any]:
-    told = {"id": execution, "name": execution.rpartition(":")[2], "started": NOW.isoformat()}
-    order = make_order(asked, told, MACHINE, DEFAULTS, SCHEMA, TABLE, models or bucket(), NOW)
+    order = make_order(asked, execution, MACHINE, DEFAULTS, SCHEMA, TABLE, models or bucket(), NOW)
     assert json.loads(json.dumps(order)) == order
     return order
 
@@ -151,7 +150,14 @@ def test_an_execution_for_sessions_only_is_closed_when_new_york_is(now: str, clo
         ({"now": "2025-12-02"}, "now='2025-12-02' names no time zone"),
         ({"now": "noon"}, "now='noon' is not an ISO 8601 instant"),
         ({"now": "2026-12-02T12:00:00Z"}, "the calendar of this deployment ends on 2025-12-31"),
-        ({"now": "2025-11-28T12:00:00Z", "settings": {"ingest": {"days": 1}}}, "no trading session in the asked days"),
+        (
+            {"now": "2025-11-28T12:00:00Z", "settings": {"ingest": {"days": 1}}},
+            "no trading session has closed in the asked days: raise settings.ingest.days",
+        ),
+        (
+            {"now": "2025-11-28T17:59:59Z", "settings": {"ingest": {"days": 1}}},  # a second before the close
+            "no trading session has closed in the asked days",
+        ),
         ({"settings": []}, "input settings=[]: must be an object"),
         ({"settings": {"train": {}}}, "unknown setting train: allowed are ingest, dataset, training, gate, serving"),
         ({"settings": {"training": {"epochs": 0}}}, "setting training.epochs=0: must be at least 1"),
@@ -200,6 +206,10 @@ def test_the_names_of_jobs_follow_from_the_execution_alone() -> None:
         assert len(prefix) <= 25
         assert set(prefix) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
         assert prefix[0].isalnum()
+
+
+def test_the_name_of_a_cluster_is_a_pattern_that_step_functions_can_fill() -> None:
+    assert CLUSTER_NAME.replace("{}", "p-1") == cluster_name("p-1") == "stockflow-p-1"
 
 
 @pytest.mark.parametrize("name", ["tuesday", "a" * 36 + "_" + "b" * 36, "-x", "späť"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-from app.sessions import last_sessions, market_day, recent_sessions, sessions_between, utc
+from app.sessions import closed_sessions, last_sessions, market_day, recent_sessions, sessions_between, utc
 
 THANKSGIVING = date(2025, 11, 27)
 HALF_DAY = date(2025, 11, 28)
@@ -42,6 +42,12 @@ def test_a_running_session_is_recent_and_one_that_has_not_opened_is_not() -> Non
     opened = datetime(2025, 12, 1, 14, 30, 1, tzinfo=UTC)
     assert [s.day.day for s in recent_sessions(opened, 4)] == [28, 1]
     assert [s.day.day for s in recent_sessions(opened.replace(second=0), 4)] == [28]
+
+
+def test_a_session_has_closed_from_its_close_on() -> None:
+    close = datetime(2025, 11, 28, 18, 0, tzinfo=UTC)  # of the half day
+    assert [s.day.day for s in closed_sessions(close, 4)] == [25, 26, 28]
+    assert [s.day.day for s in closed_sessions(close.replace(hour=17, minute=59), 4)] == [25, 26]
 
 
 def test_a_session_is_recent_as_long_as_an_hour_is_left_to_ask_for_it() -> None:

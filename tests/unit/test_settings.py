@@ -111,6 +111,15 @@ def test_the_place_comes_from_the_environment() -> None:
     assert (place.market_bucket, place.model_bucket, place.predictions_bucket, place.run_id) == tuple(PLACE.values())
 
 
+def test_the_dataset_is_the_run_s_own_unless_another_run_is_named() -> None:
+    assert place_from_environ(PLACE).dataset_run == "run-1"
+    assert place_from_environ({**PLACE, contract.ENV_DATASET_RUN: ""}).dataset_run == "run-1"
+    other = place_from_environ({**PLACE, contract.ENV_DATASET_RUN: "run-0"})
+    assert (other.run_id, other.dataset_run) == ("run-1", "run-0")
+    with pytest.raises(SettingsError, match=r"STOCKFLOW_DATASET_RUN='a/b': use up to 64 letters"):
+        place_from_environ({**PLACE, contract.ENV_DATASET_RUN: "a/b"})
+
+
 def test_a_missing_or_empty_place_is_named() -> None:
     with pytest.raises(SettingsError, match="set STOCKFLOW_MODEL_BUCKET, STOCKFLOW_RUN_ID "):
         place_from_environ({**PLACE, contract.ENV_MODEL_BUCKET: "", contract.ENV_RUN_ID: ""})
