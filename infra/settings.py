@@ -1,23 +1,17 @@
-"""Every setting of a deployment: typed, frozen, read from the CDK's context.
-
-The context comes from ``cdk.json`` and from ``-c`` flags, which win. A group may be given as a JSON object or by
-dotted names: ``-c training.instances=2``, ``-c settings.training.epochs=8``. An unknown key or a wrong value is a
-SettingsError that names what is allowed.
-"""
+"""Every setting of a deployment: typed and frozen. infra.context reads them from the CDK's context."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Literal, get_args
 
 import botocore.loaders
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from app.errors import SettingsError
-from app.settings import Settings, explain
+from app.settings import Settings
 
 _EC2_TYPE = r"^[a-z][a-z0-9-]*\.(large|xlarge|[0-9]+xlarge)$"
 _BURSTABLE = re.compile(r"^t\d")
@@ -30,8 +24,6 @@ _MEMORY_FOR_JOBS = 0.9
 _MEMORY_FOR_YARN = 0.7
 DRIVER_GIB = 4
 """Of Spark's driver, half of it heap."""
-_CDK_KEYS = ("acknowledged-issue-numbers", "cli-telemetry")
-"""What `cdk acknowledge` and `cdk cli-telemetry` write into the context."""
 _STAND_INS = {"1": "ml.g4dn.xlarge (1 GPU)", "2": "ml.g4dn.12xlarge (4 GPUs) with training.processes=2"}
 
 
@@ -251,21 +243,6 @@ def training_instance_types() -> tuple[str, ...]:
     return tuple(model["shapes"]["TrainingInstanceType"]["enum"])
 
 
-def load(context: Mapping[str, Any]) -> Deployment:
-    """The deployment that a CDK context asks for; SettingsError names what is wrong and what is allowed.
-
-    Keys of the CDK itself hold a colon, begin with @ or are _CDK_KEYS: they are none of ours.
-    """
-    asked: dict[str, Any] = {}
-    groups = {key: value for key, value in context.items() if not _is_cdk_key(key)}
-    for key in sorted(groups, key=lambda name: name.count(".")):  # a group's object first, its dotted names over it
-        _put(asked, key.split("."), _json_or_text(groups[key]))
-    try:
-        return Deployment.model_validate(asked)
-    except ValidationError as exc:
-        raise SettingsError(explain(exc, Deployment)) from exc
-
-
 def describe() -> list[tuple[str, str, str]]:
     """(name, default as JSON, note) of every setting but those of the phases, which `stockflow settings` lists."""
     return list(_describe(Deployment, ""))
@@ -283,29 +260,3 @@ def _describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
             if allowed := get_args(field.annotation):
                 note += f" ({', '.join(str(value) for value in allowed)})" if isinstance(allowed[0], int) else ""
             yield f"{prefix}{name}", json.dumps(default), note
-
-
-def _is_cdk_key(key: str) -> bool:
-    return ":" in key or key.startswith("@") or key in _CDK_KEYS
-
-
-def _put(asked: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        inner = asked.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(f"setting {'.'.join(path)}: {part} is given as {inner!r} too, which is no JSON object")
-        asked = inner
-    held = asked.get(path[-1])
-    if isinstance(held, dict) and isinstance(value, dict):
-        value = {**held, **value}
-    asked[path[-1]] = cast("Any", value)
-
-
-def _json_or_text(value: Any) -> Any:
-    """What a -c flag means: JSON where it is JSON, else text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value

@@ -15,12 +15,12 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from app import contract
-from infra import grants, nag, settings
+from infra import grants, nag
+from infra.context import load, written_context
 from infra.inference import Inference
 from infra.ingestion import Ingestion
 from infra.network import Network
 from infra.observability import Observability
-from infra.root import written_context
 from infra.schedules import Schedules
 from infra.settings import Deployment
 from infra.storage import Storage
@@ -138,7 +138,7 @@ def synthesise(context: Mapping[str, Any] | None = None, outdir: str | None = No
     app = App(
         context={**written_context(), **(context or {})}, outdir=outdir or os.environ.get("CDK_OUTDIR", "cdk.out")
     )
-    build(app, settings.load(app.node.get_all_context()))
+    build(app, load(app.node.get_all_context()))
     return app.synth().directory
 
 

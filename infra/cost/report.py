@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app.errors import SettingsError
-from infra import settings
+from infra.context import load, written_context
 from infra.cost.assumptions import Assumptions, read_assumptions
 from infra.cost.lines import Bill, Line
 from infra.cost.prices import Prices, read_prices
 from infra.cost.workload import Workload
-from infra.root import written_context
 from infra.settings import Deployment
 
 _TITLES = {
@@ -49,14 +48,14 @@ def total(lines: Sequence[Line]) -> float:
 
 
 def read_deployment(flags: Sequence[str]) -> Deployment:
-    """What `cdk deploy` with ``-c key=value`` flags would make of cdk.json; SettingsError as infra.settings.load."""
+    """What `cdk deploy` with ``-c key=value`` flags would make of cdk.json; SettingsError as infra.context.load."""
     context = written_context()
     for flag in flags:
         key, equals, value = flag.partition("=")
         if not equals:
             raise SettingsError(f"-c {flag!r} is not of the form key=value, e.g. training.instances=2")
         context[key] = value
-    return settings.load(context)
+    return load(context)
 
 
 def show(context: Sequence[str], assume: Sequence[str], *, as_json: bool) -> None:

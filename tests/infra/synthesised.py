@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from infra import settings
-from infra.root import written_context
+from infra import context as cdk_context
 from infra.stacks import synthesise
 from tests.infra.deployed import Deployed
 from tests.infra.permissions import Permission, permissions
@@ -36,7 +35,7 @@ class Synthesised:
 
     def __init__(self, context: Mapping[str, Any], folder: Path) -> None:
         self.folder = Path(synthesise(context, str(folder)))
-        self.deployment = settings.load({**written_context(), **context})
+        self.deployment = cdk_context.load({**cdk_context.written_context(), **context})
         self.name = str(context.get("name", "stockflow"))
         self.data: Template = load(self.folder, f"{self.name}-data")
         self.compute: Template = load(self.folder, f"{self.name}-compute")

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from app.errors import SettingsError
 from app.settings import Settings
+from infra.context import load
 from infra.root import ROOT
-from infra.settings import Deployment, InferenceSettings, IngestionSettings, describe, load, training_instance_types
+from infra.settings import Deployment, InferenceSettings, IngestionSettings, describe, training_instance_types
 
 
 def test_nothing_has_to_be_set() -> None:

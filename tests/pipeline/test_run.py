@@ -90,7 +90,8 @@ def test_a_run_whose_model_is_not_promoted_serves_nothing_and_says_why(tmp_path:
 )
 def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path, phase: str) -> None:
     out = tmp_path / "run"
-    process = start(*SMALL, *ANY_MODEL, "--out", str(out))
+    slow = ["--latency-ms", "6000"] if phase == "ingest" else []  # or it may end before it is interrupted
+    process = start(*SMALL, *ANY_MODEL, *slow, "--out", str(out))
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"{phase}: started"):
