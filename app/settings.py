@@ -211,14 +211,15 @@ def _merged(base: dict[str, Any], flags: Sequence[str]) -> Settings:
         base.setdefault(group, {})
         if not isinstance(base[group], dict):
             raise SettingsError(f"{contract.ENV_SETTINGS}: group {group!r} must be a JSON object")
-        base[group][field] = _json_or_text(value)
+        base[group][field] = json_or_text(value)
     try:
         return Settings.model_validate_json(json.dumps(base), strict=True)  # as app.workflow.schema judges
     except ValidationError as exc:
         raise SettingsError(explain(exc, Settings)) from exc
 
 
-def _json_or_text(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """What a value of the command line means: JSON where it is JSON, else text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
 from app.errors import SettingsError
-from app.settings import explain
+from app.settings import explain, json_or_text
 from infra.root import ROOT
 from infra.settings import Deployment
 
@@ -35,7 +35,8 @@ def load(context: Mapping[str, Any]) -> Deployment:
     asked: dict[str, Any] = {}
     groups = {key: value for key, value in context.items() if not _is_cdk_key(key)}
     for key in sorted(groups, key=lambda name: name.count(".")):  # a group's object first, its dotted names over it
-        _put(asked, key.split("."), _json_or_text(groups[key]))
+        given = groups[key]
+        _put(asked, key.split("."), json_or_text(given) if isinstance(given, str) else given)
     try:
         return Deployment.model_validate(asked)
     except ValidationError as exc:
@@ -55,14 +56,4 @@ def _put(asked: dict[str, Any], path: list[str], value: Any) -> None:
     held = asked.get(path[-1])
     if isinstance(held, dict) and isinstance(value, dict):
         value = {**held, **value}
-    asked[path[-1]] = cast("Any", value)
-
-
-def _json_or_text(value: Any) -> Any:
-    """What a -c flag means: JSON where it is JSON, else text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+    asked[path[-1]] = value
