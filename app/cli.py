@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from app import __version__, contract
+from app.cli_local import LOCAL_COMMANDS
 from app.errors import StockflowError
+from app.options import set_option
 from app.processes import OUR_MESSAGE
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ _EPILOG_PLACE = (
 
 _INTERRUPTED = 130
 
-_set_option = click.option(
-    "--set",
-    "flags",
-    multiple=True,
-    metavar="GROUP.NAME=VALUE",
-    help="Change one setting, e.g. training.epochs=3. May be repeated; `stockflow settings` lists them.",
-)
 _run_id_option = click.option(
     "--run-id", envvar=contract.ENV_RUN_ID, help="Name of the run; phases of one run share it."
 )
@@ -50,8 +44,13 @@ def cli() -> None:
 
       ingest -> dataset -> train -> promote -> serve
 
-    `stockflow run` walks all of them on this machine against an embedded AWS.
+    `stockflow run` deploys the AWS stack on this machine and lets its state machine walk all of them;
+    `stockflow up` keeps it there, for start, status, logs and stop, until `stockflow down`.
     """
+
+
+for _command in LOCAL_COMMANDS:
+    cli.add_command(_command)
 
 
 class _Phase:
@@ -86,7 +85,7 @@ def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         def command(flags: tuple[str, ...], run_id: str | None, **options: Any) -> None:
             body(_Phase(name, flags, run_id), **options)
 
-        return cli.command(name, epilog=_EPILOG_PLACE)(_run_id_option(_set_option(command)))
+        return cli.command(name, epilog=_EPILOG_PLACE)(_run_id_option(set_option(command)))
 
     return decorate
 
@@ -259,53 +258,6 @@ def feed(phase: _Phase, speed: float | None) -> None:
     settings = _with_speed(phase.settings, speed)
     fed = replay_session(plan, plan.sessions[-1], market, speed=settings.serving.speed, report=phase.report)
     click.echo(f"feed: {fed['ticks']:,} ticks in {fed['objects']} objects")
-
-
-@cli.command()
-@click.option(
-    "--market",
-    default="simulated",
-    show_default=True,
-    help="Where bars come from: simulated, a Parquet file of bars, or yahoo (the live service).",
-)
-@click.option("--tickers", "universe", help="Tickers; by default all of the market's (dow30 for yahoo).")
-@click.option(
-    "--s3-port", type=click.IntRange(0, 65535), default=0, help="Port of the embedded S3; 0 takes a free one."
-)
-@click.option(
-    "--yahoo-port", type=click.IntRange(0, 65535), default=0, help="Port of the local Yahoo; 0 takes a free one."
-)
-@click.option("--latency-ms", type=click.FloatRange(min=0), help="Latency of the local Yahoo.")
-@click.option("--rate", type=click.FloatRange(min=0), help="Requests a second that it allows before it answers 429.")
-@click.option("--fault-share", type=click.FloatRange(0, 1), help="Share of its answers that fail.")
-@click.option("--fault-kinds", help="How they fail: of 429,500,drop,truncated,malformed,short,hang.")
-@click.option("--sim", multiple=True, metavar="NAME=VALUE", help="A setting of the simulated market, e.g. tickers=50.")
-@click.option("--run-id", help="Name of the run; by default made from the time.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("build/run"),
-    show_default=True,
-    help="Where results are left.",
-)
-@_set_option
-def run(sim: tuple[str, ...], **options: Any) -> None:
-    """Run the whole pipeline on this machine, against an embedded AWS.
-
-    \b
-    Examples:
-      stockflow run
-      stockflow run --market bars.parquet --set training.epochs=8
-      stockflow run --market yahoo --tickers AAPL,MSFT,NVDA
-      stockflow run --sim tickers=50 --latency-ms 150 --fault-share 0.05
-    """
-    from embedded.pipeline import Options, run_pipeline
-
-    yahoo_flags = [word for value in sim for word in ("--sim", value)]
-    for name in ("latency_ms", "rate", "fault_share", "fault_kinds"):
-        if (value := options.pop(name)) is not None:
-            yahoo_flags += [f"--{name.replace('_', '-')}", str(value)]
-    sys.exit(run_pipeline(Options(yahoo_flags=tuple(yahoo_flags), **options), os.environ))
 
 
 @cli.command()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import IO
@@ -36,6 +36,18 @@ def _ends_with_parent() -> list[str]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+
+
+def last_error(lines: Iterable[str]) -> str:
+    """The last telling line of what a program said: our own message where there is one."""
+    said = list(lines)
+    for line in reversed(said):
+        if line.startswith(OUR_MESSAGE):
+            return line.removeprefix(OUR_MESSAGE).strip()
+    for line in reversed(said):
+        if line.strip(" -=*\t"):
+            return line.strip()
+    return "no message"
 
 
 def find_program(name: str, package: str) -> str:
@@ -70,12 +82,15 @@ class Child:
         environ: Mapping[str, str],
         on_line: Callable[[str], None],
         on_error: Callable[[str], None] = lambda line: None,
+        *,
+        cwd: Path | None = None,
     ) -> None:
         self.errors: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_error = on_error
         self._process = subprocess.Popen(
             [*_ends_with_parent(), *argv],
             env=dict(environ),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,9 +114,14 @@ class Child:
         """Exit status, None while it runs."""
         return self._process.poll()
 
-    def wait(self, timeout_s: float | None = None) -> int:
-        """Exit status at the end; subprocess.TimeoutExpired when it runs on."""
+    def wait(self, timeout_s: float | None = None, *, end_group: bool = False) -> int:
+        """Exit status at the end; subprocess.TimeoutExpired when it runs on.
+
+        end_group: kill what it left in its group, as a container does; else that may hold the output open.
+        """
         status = self._process.wait(timeout_s)
+        if end_group:
+            self._signal(signal.SIGKILL)
         for reader in self._readers:
             reader.join(timeout=5)
         return status
@@ -117,13 +137,7 @@ class Child:
 
     def last_error(self) -> str:
         """The last telling line of standard error: our own message where there is one."""
-        for line in reversed(self.errors):
-            if line.startswith(OUR_MESSAGE):
-                return line.removeprefix(OUR_MESSAGE).strip()
-        for line in reversed(self.errors):
-            if line.strip(" -=*\t"):
-                return line.strip()
-        return "no message"
+        return last_error(self.errors)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

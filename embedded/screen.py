@@ -1,129 +1,159 @@
-"""What the person who waits for a run sees: one live line a phase, then tables."""
+"""What the person who waits for an execution sees: its states as they run, and what their tasks say.
+
+On a terminal that is one live table, elsewhere a line for each state that begins or ends, and now and then one of how
+far it is.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+import time
+from collections import deque
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
 from rich.table import Table
 
 from app import contract
-from app.processes import OUR_MESSAGE
-from embedded.summary import LOGS, SUMMARY
+from embedded.execution import Execution, StateRun
+from embedded.phase_logs import parse
+from embedded.phases import phase_of
 
-if TYPE_CHECKING:
-    from embedded.pipeline import PhaseRun
-
-_PREDICTIONS_SHOWN = 5
 _PLAIN_WIDTH = 160
+_PLAIN_EVERY_S = 10.0
+_MINUTE_S = 60.0
+_EPOCH = re.compile(r"\bepoch=(\d+)\b.*?\bloss=([0-9.eE+-]+)")
+_CHOICES = re.compile(r"^If[A-Z]")
+"""States that only choose the next one."""
+
+
+@dataclass
+class StateNote:
+    """How far the tasks of a state are. done: by task, (done, total, of what)."""
+
+    done: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)
+    lag_s: float | None = None
+    predictions: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def say(self, label: str, line: str) -> bool:
+        """Take in a line; returns whether it said something new."""
+        if epoch := _EPOCH.search(line):
+            self.losses.append(f"{float(epoch[2]):.4f}")
+            return True
+        said = parse(line)
+        if said is None:
+            return False
+        if contract.METRIC_PREDICTIONS in said:
+            self.lag_s = said.get(contract.METRIC_STREAM_LAG, self.lag_s)
+            self.predictions.append((said["_aws"]["Timestamp"] / 1000, said[contract.METRIC_PREDICTIONS]))
+            return True
+        if "phase" in said and "done" in said:
+            self.done[label] = (said["done"], said["total"], said["note"])
+            return True
+        return False
+
+    def __str__(self) -> str:
+        """In a few words."""
+        words = []
+        if self.done:
+            tasks_done, totals, notes = zip(*self.done.values(), strict=True)
+            tasks = f" in {len(self.done)} shards" if len(self.done) > 1 else ""
+            words.append(f"{sum(tasks_done):,}/{sum(totals):,} {', '.join(sorted(set(notes)))}{tasks}")
+        if self.losses:
+            words.append(f"loss {' '.join(self.losses)}")
+        if self.predictions:
+            newest = self.predictions[-1][0]
+            recent = sum(count for at, count in self.predictions if at > newest - _MINUTE_S)
+            words.append(f"{recent:,.0f} predictions in the last minute")
+        if self.lag_s is not None:
+            words.append(f"lag {self.lag_s:.1f} s")
+        return ", ".join(words)
 
 
 class Screen:
-    """Live bars on a terminal, plain lines elsewhere."""
+    """Shows one execution after the other."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
-        if not self.console.is_terminal:
+        self._plain = not self.console.is_terminal
+        if self._plain:
             self.console.width = _PLAIN_WIDTH
-        self._tasks: dict[str, TaskID] = {}
-        self._bars = Progress(
-            TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._notes: dict[str, StateNote] = {}
+        self._begun: set[int] = set()
+        self._over: set[int] = set()
+        self._told_at: dict[str, float] = {}
 
     def __enter__(self) -> Screen:
         """Start the live display."""
-        self._bars.start()
+        if not self._plain:
+            self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Stop it, whatever happened."""
-        self._bars.stop()
+        self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line above the bars."""
+        """One line, above what is live."""
         self.console.print(text, markup=False)
 
-    def begin(self, phase: str) -> None:
-        """A phase starts."""
-        self._tasks[phase] = self._bars.add_task(phase, total=None, note="starting")
-        if self._bars.disable:
-            self.note(f"{phase}: started")
+    def said(self, label: str, line: str, *, quiet: bool = False) -> None:
+        """A line of a task of a state. quiet: only for the table."""
+        name = label.partition(" ")[0]
+        note = self._notes.setdefault(name, StateNote())
+        if note.say(label, line) and self._plain and not quiet and self._is_time(name):
+            self.note(f"  {name}: {note}")
 
-    def progress(self, phase: str, done: int, total: int, note: str) -> None:
-        """A phase got on."""
-        if phase in self._tasks:
-            self._bars.update(self._tasks[phase], completed=done, total=total or None, note=note)
+    def show(self, execution: Execution) -> None:
+        """The execution as it stands."""
+        if self._plain:
+            self._tell_states(execution)
+        else:
+            self._live.update(self.table(execution), refresh=True)
 
-    def end(self, phase: str, status: str, wall_s: float) -> None:
-        """A phase ended."""
-        self._bars.update(self._tasks[phase], note=f"{status}")
-        self._bars.stop_task(self._tasks[phase])
-        if self._bars.disable:
-            self.note(f"{phase}: {status} after {wall_s:.1f} s")
+    def table(self, execution: Execution) -> Table:
+        """All states that were entered, but for those that only choose."""
+        table = Table("phase", "state", "", "s", "", title=f"{execution.name}: {execution.status}", expand=False)
+        for state in execution.states:
+            if not _CHOICES.match(state.name):
+                phase = phase_of(state.name) or ""
+                table.add_row(phase, state.name, _mark(state), _seconds(state), self._told(state))
+        return table
 
-    def conclude(self, summary: Mapping[str, Any], phases: Sequence[PhaseRun], out: Path) -> int:
-        """Print the tables; returns the exit status of the run."""
-        self.console.print(_phase_table(summary))
-        if summary["tickers_requested"] is not None:
-            self._print_findings(summary)
-        if (latest := out / contract.LATEST_PREDICTIONS_KEY).is_file():
-            self.console.print(_prediction_table(json.loads(latest.read_bytes())["predictions"]))
-        self.note(f"summary: {out / SUMMARY}")
-        failed = next((phase for phase in phases if phase.status == "failed"), None)
-        if failed is None:
-            return 0
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"{OUR_MESSAGE}{failed.name} failed: {failed.error} (log: {out / LOGS / failed.name}.log)", markup=False
-        )
-        return failed.exit_code
+    def _tell_states(self, execution: Execution) -> None:
+        for number, state in enumerate(execution.states):
+            if _CHOICES.match(state.name):
+                continue
+            if number not in self._begun:
+                self._begun.add(number)
+                self.note(f"{state.name}: started")
+            if state.exited and number not in self._over:
+                self._over.add(number)
+                self.note(f"{state.name}: ended after {state.seconds:.1f} s {self._told(state)}".rstrip())
 
-    def _print_findings(self, summary: Mapping[str, Any]) -> None:
-        states = ", ".join(f"{count} {status}" for status, count in summary["tickers_by_status"].items() if count)
-        self.note(f"coverage: {summary['tickers_requested']} tickers x {len(summary['days'])} sessions: {states}")
-        if summary["volume_faults"]:
-            days = ", ".join(summary["volume_fault_days"])
-            self.note(f"faulty volume: {summary['volume_faults']} ticker-days, on {days}")
-        if summary["mae_usd"] is not None:
-            test = summary["metrics"]["test"]
-            self.note(
-                f"model on the test days: mean absolute error {test['mae_usd']:.5f} USD, persistence"
-                f" {test['mae_persistence_usd']:.5f} USD; skill {test['skill']:+.4f}; direction {test['direction']:.3f}"
-            )
-            if summary["promotion_reason"] is not None:
-                self.note(
-                    f"model {'promoted' if summary['promoted'] else 'not promoted'}: {summary['promotion_reason']}"
-                )
-            self.note(f"ranks: {summary['ranks']}, largest weight difference {summary['rank_weight_max_diff']:g}")
-        self.note(f"peak memory of all processes: {summary['peak_rss_mib']:,} MiB")
+    def _told(self, state: StateRun) -> str:
+        tries = f"try {state.attempts}, " if state.attempts > 1 else ""
+        return f"{tries}{state.error or self._notes.get(state.name, '')}"
+
+    def _is_time(self, name: str) -> bool:
+        now = time.monotonic()
+        if now - self._told_at.get(name, -_PLAIN_EVERY_S) < _PLAIN_EVERY_S:
+            return False
+        self._told_at[name] = now
+        return True
 
 
-def _phase_table(summary: Mapping[str, Any]) -> Table:
-    table = Table("phase", "status", "wall s", "rows", "where", title=f"run {summary['run_id']}: {summary['status']}")
-    for phase in summary["phases"]:
-        rows = "" if phase["rows"] is None else f"{phase['rows']:,}"
-        table.add_row(phase["name"], phase["status"], f"{phase['wall_s']:.1f}", rows, phase["where"] or "")
-    return table
+def _mark(state: StateRun) -> str:
+    if state.exited:
+        return "[red]failed[/]" if state.error else "[green]done[/]"
+    return "[yellow]running[/]"
 
 
-def _prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("ticker", "as of (UTC)", "last USD", "predicted USD", "move bp", title="newest predictions")
-    for row in rows[:_PREDICTIONS_SHOWN]:
-        table.add_row(
-            row["ticker"],
-            row["as_of"],
-            f"{row['last_price']:.4f}",
-            f"{row['predicted_price']:.4f}",
-            f"{row['predicted_return'] * 1e4:+.2f}",
-        )
-    return table
+def _seconds(state: StateRun) -> str:
+    if state.seconds is not None:
+        return f"{state.seconds:.1f}"
+    return f"{time.time() - state.entered.timestamp():.0f}"

@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from app.errors import StockflowError
 from app.processes import Child
+from embedded.aws.account import OPERATOR, REGION
 
 SIMULATED = "simulated"
 _READY_S = 60.0
+_ENDS_WITHIN_S = 20.0
 
 AWS_VARIABLES = {
-    "AWS_ACCESS_KEY_ID": "embedded",
-    "AWS_SECRET_ACCESS_KEY": "embedded",
-    "AWS_DEFAULT_REGION": "us-east-1",
+    **OPERATOR.environ(),
+    "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": "/dev/null",
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
@@ -33,17 +32,6 @@ def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {k: v for k, v in environ.items() if not k.startswith(("AWS_", "SPARK_", "PYSPARK_"))}
     no_proxy = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy"), "127.0.0.1,localhost"]))
     return {**kept, **AWS_VARIABLES, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
-
-
-def s3_client(endpoint: str) -> Any:
-    """A boto3 client of the embedded S3, whatever the environment says."""
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=AWS_VARIABLES["AWS_DEFAULT_REGION"],
-        aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
-    )
 
 
 class ServiceError(StockflowError):
@@ -70,9 +58,14 @@ class Service:
         """Where it listens."""
         return str(self.ready["url"])
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._child.pid
+
     def stop(self) -> None:
-        """End it."""
-        self._child.stop()
+        """End it; it ends what it has started first."""
+        self._child.stop(_ENDS_WITHIN_S)
 
     def _first_line(self, lines: queue.Queue[str]) -> dict[str, Any]:
         waited = 0.0
@@ -94,9 +87,13 @@ def _died(message: str, name: str, status: int) -> ServiceError:
     return error
 
 
-def start_aws(port: int, environ: Mapping[str, str]) -> Service:
-    """The embedded AWS."""
-    return Service("the embedded AWS", "embedded.endpoint", ["--port", str(port)], environ)
+def start_aws(
+    port: int, environ: Mapping[str, str], *, assembly: Path | None = None, state: Path | None = None
+) -> Service:
+    """The embedded AWS, with a cloud assembly deployed where one is given. state: folder that outlives it."""
+    flags = {"--assembly": assembly, "--state": state}
+    arguments = [word for flag, path in flags.items() if path is not None for word in (flag, str(path))]
+    return Service("the embedded AWS", "embedded.aws.server", ["--port", str(port), *arguments], environ)
 
 
 def start_yahoo(market: str, port: int, flags: Sequence[str], environ: Mapping[str, str]) -> Service:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from app.settings import Settings
 from app.storage import Bucket, to_json
 
 if TYPE_CHECKING:
-    from embedded.pipeline import PhaseRun
+    from embedded.local import Local
+    from embedded.run import Outcome
 
 _COPIED = {
     "market": (contract.RUNS_PREFIX,),
@@ -22,13 +23,14 @@ _COPIED = {
     "predictions": (contract.PREDICTIONS_PREFIX, contract.LATEST_PREDICTIONS_KEY),
 }
 SUMMARY = "summary.json"
+IAM = "iam.json"
 LOGS = "logs"
+_STATUSES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "TIMED_OUT": "failed", "ABORTED": "interrupted"}
 
 
-def collect(
-    market: str, run_id: str, phases: Sequence[PhaseRun], settings: Settings, peak_rss_mib: int
-) -> dict[str, Any]:
+def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, peak_rss_mib: int) -> dict[str, Any]:
     """The summary of a run; figures of phases that did not succeed are null."""
+    phases = outcome.phases
     results = {phase.name: phase.result for phase in phases}
     ingest, dataset, train, promote, serve = (
         results.get(name, {}) for name in ("ingest", "dataset", "train", "promote", "serve")
@@ -36,12 +38,18 @@ def collect(
     statuses = ingest.get("statuses", {})
     metrics = train.get("metrics", {})
     test = metrics.get("test", {})
-    failed = next((phase for phase in phases if phase.status in {"failed", "interrupted"}), None)
     return {
-        "market": market,
+        "market": local.market,
         "run_id": run_id,
-        "status": failed.status if failed else "succeeded",
-        "error": f"{failed.name}: {failed.error or failed.status}" if failed else None,
+        "status": _STATUSES[outcome.execution.status],
+        "error": outcome.error,
+        "execution": outcome.execution.to_json(),
+        "iam": {
+            "calls": outcome.iam["role_calls"],
+            "calls_without_grant": len(outcome.iam["calls_without_grant"]),
+            "unused_grants_unjustified": len(outcome.iam["unused_grants_unjustified"]),
+        },
+        "deployment": {"seconds": local.deployed["seconds"], "not_created": local.deployed["not_created"]},
         "phases": [
             {
                 "name": phase.name,
@@ -98,11 +106,17 @@ def check_run_folder(out: Path) -> Path:
 
 
 def write_run_folder(
-    out: Path, summary: Mapping[str, Any], buckets: Mapping[str, Bucket], run_id: str, logs: Path
+    out: Path,
+    summary: Mapping[str, Any],
+    buckets: Mapping[str, Bucket],
+    run_id: str,
+    logs: Path,
+    iam: Mapping[str, Any],
 ) -> None:
     """Put this run's results in the place of an earlier run's, which stay until all is written.
 
-    buckets: what to copy from, by role; none when the embedded S3 has gone. logs: the phases' standard errors.
+    buckets: what to copy from, by role; none when the embedded S3 has gone. logs: folder of what the phases said;
+    iam: the judged record of calls.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     old = fresh.with_name(f"{fresh.name}-old")
@@ -113,6 +127,7 @@ def write_run_folder(
                 for key in bucket.keys(prefix):
                     if not _left_out(key):
                         _write(fresh / _place(key, run_id), bucket.get(key))
+        _write(fresh / IAM, to_json(iam))
         _write(fresh / SUMMARY, to_json(summary))
         fresh.chmod(0o755)
         if out.exists():

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 
 from app import contract
-from app.clock import system_clock
+from app.clock import clock_from_text
 from app.storage import Bucket
 from app.workflow.fleet import refuse_busy_fleet
 from app.workflow.order import make_order
@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         schema=json.loads((_HERE / "settings_schema.json").read_text(encoding="utf-8")),
         table=SessionTable.load(_HERE / "sessions.json"),
         models=Bucket(os.environ[contract.ENV_MODEL_BUCKET]),
-        now=system_clock(),
+        now=clock_from_text(os.environ.get(contract.ENV_NOW))(),
     )
     has_fleet = contract.ENV_FLEET_GROUP in os.environ  # else Batch makes instances for whoever needs them
     if has_fleet and order["phases"]["ingest"] and not order["closed"]:

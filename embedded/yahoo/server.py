@@ -18,7 +18,7 @@ from aiohttp import web
 
 from app.sessions import sessions_between
 from embedded.market.bars import Market
-from embedded.ports import HOST
+from embedded.aws.ports import HOST
 from embedded.yahoo.chart import chart_body
 from embedded.yahoo.faults import NO_FAULTS, FaultKind, Faults, TokenBucket
 from embedded.yahoo.query import ChartError, ChartQuery, parse_query

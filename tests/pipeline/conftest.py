@@ -13,7 +13,8 @@ import pytest
 
 from app import contract
 from app.storage import Bucket
-from embedded.services import clean_environ, s3_client, start_aws, start_yahoo
+from embedded.aws.account import client
+from embedded.services import clean_environ, start_aws, start_yahoo
 
 TICKERS = ("SIM001", "SIM002", "SIM003", "SIM004")
 SIMULATED = ("--sim", "tickers=4", "--sim", "sessions=5")
@@ -35,7 +36,7 @@ class World:
         return self.environ[contract.ENV_RUN_ID]
 
     def bucket(self, env: str) -> Bucket:
-        return Bucket(self.environ[env], s3_client(self.environ[contract.ENV_AWS_ENDPOINT_URL]))
+        return Bucket(self.environ[env], client("s3", self.environ[contract.ENV_AWS_ENDPOINT_URL]))
 
     @property
     def market(self) -> Bucket:
@@ -92,9 +93,9 @@ def world() -> Iterator[World]:
     try:
         yahoo = start_yahoo("simulated", 0, SIMULATED, environ)
         try:
-            client = s3_client(aws.url)
+            s3 = client("s3", aws.url)
             for name in _BUCKETS.values():
-                client.create_bucket(Bucket=name)
+                s3.create_bucket(Bucket=name)
             environ |= {contract.ENV_AWS_ENDPOINT_URL: aws.url, contract.ENV_YAHOO_URL: yahoo.url, **_BUCKETS}
             environ |= {contract.ENV_NOW: yahoo.ready["now"], contract.ENV_RUN_ID: "base"}
             yield World(environ)

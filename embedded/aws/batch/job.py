@@ -1,0 +1,171 @@
+"""AWS Batch jobs: how far they are, and what DescribeJobs and ListJobs say of them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedded.aws.account import ACCOUNT, PARTITION, REGION
+from embedded.aws.batch.order import Order
+from embedded.aws.batch.retry import Ended
+
+SUBMITTED = "SUBMITTED"
+PENDING = "PENDING"
+RUNNABLE = "RUNNABLE"
+STARTING = "STARTING"
+RUNNING = "RUNNING"
+SUCCEEDED = "SUCCEEDED"
+FAILED = "FAILED"
+STATUSES = (SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED)
+
+_LONGEST_REASON = 255
+_numbers = itertools.count()
+
+
+def now_ms() -> int:
+    """The machine's time, in milliseconds as Batch's API has it."""
+    return int(time.time() * 1000)
+
+
+@dataclass
+class Attempt:
+    """One container of a job. ended: None while it runs; log_stream: empty before there is one."""
+
+    order: Order
+    number: int
+    task_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    log_stream: str = ""
+    started_ms: int = 0
+    stopped_ms: int = 0
+    ended: Ended | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """An entry of DescribeJobs' attempts."""
+        assert self.ended is not None  # noqa: S101 - who runs jobs shows ended attempts alone
+        times = {"startedAt": self.started_ms, "stoppedAt": self.stopped_ms}
+        return {
+            "container": {"networkInterfaces": [], **self.container()},
+            **{name: at_ms for name, at_ms in times.items() if at_ms},
+            "statusReason": self.ended.status_reason[:_LONGEST_REASON],
+        }
+
+    def container(self) -> dict[str, Any]:
+        """What is known of the container."""
+        place = f"arn:{PARTITION}:ecs:{REGION}:{ACCOUNT}:task"
+        said: dict[str, Any] = {"taskArn": f"{place}/{self.order.cluster}/{self.task_id}"}
+        if self.log_stream:
+            said["logStreamName"] = self.log_stream
+        return said | self.exit()
+
+    def exit(self) -> dict[str, Any]:
+        """Exit code and reason, as far as there are any."""
+        said: dict[str, Any] = {}
+        if self.ended is not None and self.ended.exit_code is not None:
+            said["exitCode"] = self.ended.exit_code
+        if self.ended is not None and self.ended.reason:
+            said["reason"] = self.ended.reason[:_LONGEST_REASON]
+        return said
+
+
+class Job:
+    """A job, the parent of an array or, with a parent and an index, one of its children.
+
+    blockers: ids of the jobs that it still waits for; ending: why it is being ended before its time, empty if it is
+    not. Data alone: the fleet changes it, and holds its lock while anybody looks.
+    """
+
+    def __init__(
+        self, order: Order, arn_prefix: str, *, size: int = 0, parent: Job | None = None, index: int = 0
+    ) -> None:
+        self.number = next(_numbers)
+        self.order = order
+        self.parent = parent
+        self.index = index
+        self.job_id: str = f"{parent.job_id}:{index}" if parent else str(uuid.uuid4())
+        self.arn = f"{arn_prefix}{self.job_id}"
+        self.children = [Job(order, arn_prefix, parent=self, index=number) for number in range(size)]
+        self.unended_children = size
+        self.blockers: set[str] = set()
+        self.attempts: list[Attempt] = []
+        self.status = SUBMITTED
+        self.status_reason = ""
+        self.ending = ""
+        self.cancelled = False
+        self.terminated = False
+        self.created_ms = now_ms()
+        self.stopped_ms = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to it any more."""
+        return self.status in (SUCCEEDED, FAILED)
+
+    @property
+    def started_ms(self) -> int:
+        """When its last attempt, or its first child, began to run; 0 when none has."""
+        if self.children:
+            return min((child.started_ms for child in self.children if child.started_ms), default=0)
+        return self.attempts[-1].started_ms if self.attempts else 0
+
+    def end(self, status: str, reason: str) -> None:
+        """Say that it has ended."""
+        self.status, self.status_reason, self.stopped_ms = status, reason, now_ms()
+        if self.parent is not None:
+            self.parent.unended_children -= 1
+
+    def children_by_status(self) -> dict[str, int]:
+        """How many children have which status."""
+        counted = Counter(child.status for child in self.children)
+        return {status: counted[status] for status in STATUSES}
+
+    def summary(self) -> dict[str, Any]:
+        """An entry of ListJobs."""
+        said = {
+            "jobId": self.job_id,
+            "jobName": self.order.name,
+            "jobDefinition": self.order.definition.arn,
+            **self._progress(),
+        }
+        if self.attempts:
+            said["container"] = self.attempts[-1].exit()
+        if self.children or self.parent:
+            said["arrayProperties"] = {"index": self.index} if self.parent else {"size": len(self.children)}
+        return said
+
+    def describe(self) -> dict[str, Any]:
+        """An entry of DescribeJobs."""
+        return {
+            "jobId": self.job_id,
+            **self.order.describe(),
+            **self._progress(),
+            "container": {
+                **self.order.container,
+                "networkInterfaces": [],
+                **(self.attempts[-1].container() if self.attempts else {}),
+            },
+            "attempts": [attempt.describe() for attempt in self.attempts if attempt.ended],
+            **self._array(),
+        }
+
+    def _progress(self) -> dict[str, Any]:
+        times = {"startedAt": self.started_ms, "stoppedAt": self.stopped_ms}
+        return {
+            "jobArn": self.arn,
+            "status": self.status,
+            "createdAt": self.created_ms,
+            "isCancelled": self.cancelled,
+            "isTerminated": self.terminated,
+            **{name: at_ms for name, at_ms in times.items() if at_ms},
+            **({"statusReason": self.status_reason[:_LONGEST_REASON]} if self.status_reason else {}),
+        }
+
+    def _array(self) -> dict[str, Any]:
+        if self.parent is not None:
+            return {"arrayProperties": {"statusSummary": {}, "index": self.index}}
+        if self.children:
+            return {"arrayProperties": {"statusSummary": self.children_by_status(), "size": len(self.children)}}
+        return {}

@@ -1,0 +1,1 @@
+"""Deploying what `cdk synth` wrote into the embedded AWS."""

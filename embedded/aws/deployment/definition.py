@@ -1,0 +1,90 @@
+"""A state machine's definition as the template has it, with what CloudFormation puts in.
+
+Done without moto, and from physical ids alone, to hold against what a deployment has come to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from embedded.aws.account import ACCOUNT, PARTITION, REGION
+from embedded.aws.deployment.assembly import BadAssembly, Stack
+from embedded.aws.deployment.deploy import Deployed
+
+_MACHINE: Final = "AWS::StepFunctions::StateMachine"
+_HERE: Final = f"{REGION}:{ACCOUNT}"
+_ATTRIBUTES: Final[Mapping[tuple[str, str], str]] = {
+    ("AWS::S3::Bucket", "Arn"): f"arn:{PARTITION}:s3:::{{id}}",
+    ("AWS::IAM::Role", "Arn"): f"arn:{PARTITION}:iam::{ACCOUNT}:role/{{id}}",
+    ("AWS::IAM::InstanceProfile", "Arn"): f"arn:{PARTITION}:iam::{ACCOUNT}:instance-profile/{{id}}",
+    ("AWS::Lambda::Function", "Arn"): f"arn:{PARTITION}:lambda:{_HERE}:function:{{id}}",
+    ("AWS::Logs::LogGroup", "Arn"): f"arn:{PARTITION}:logs:{_HERE}:log-group:{{id}}:*",
+    ("AWS::SQS::Queue", "Arn"): f"arn:{PARTITION}:sqs:{_HERE}:{{name}}",
+    ("AWS::SQS::Queue", "QueueName"): "{name}",
+    ("AWS::KMS::Key", "Arn"): f"arn:{PARTITION}:kms:{_HERE}:key/{{id}}",
+    ("AWS::Batch::JobQueue", "JobQueueArn"): "{id}",
+    ("AWS::Batch::JobDefinition", "JobDefinitionArn"): "{id}",
+    ("AWS::Batch::ComputeEnvironment", "ComputeEnvironmentArn"): "{id}",
+    ("AWS::SNS::Topic", "TopicArn"): "{id}",
+    ("AWS::EC2::SecurityGroup", "GroupId"): "{id}",
+    ("AWS::EC2::VPC", "VpcId"): "{id}",
+    ("AWS::EMR::Cluster", "Id"): "{id}",
+}
+"""What Fn::GetAtt gives. id: the physical id; name: what stands behind its last slash."""
+
+
+def substituted_definition(stack: Stack, deployed: Deployed) -> str:
+    """What Step Functions has to have for the definition of the stack's state machine, to the byte."""
+    machines = [resource for resource in stack.template["Resources"].values() if resource["Type"] == _MACHINE]
+    if len(machines) != 1:
+        raise BadAssembly(f"stack {stack.name} has {len(machines)} state machines, not one")
+    return str(Substitution(stack, deployed).value(machines[0]["Properties"]["DefinitionString"]))
+
+
+class Substitution:
+    """CloudFormation's functions over what a stack came to."""
+
+    def __init__(self, stack: Stack, deployed: Deployed) -> None:
+        self._resources = deployed.stacks[stack.name].resources
+        self._exports = deployed.exports
+        self._pseudo = {
+            "AWS::AccountId": ACCOUNT,
+            "AWS::Partition": PARTITION,
+            "AWS::Region": REGION,
+            "AWS::StackName": stack.name,
+            "AWS::URLSuffix": "amazonaws.com",
+        }
+        self._functions: Mapping[str, Callable[[Any], Any]] = {
+            "Ref": self._reference,
+            "Fn::GetAtt": lambda found: self._attribute(*found),
+            "Fn::ImportValue": lambda name: self._exports[self.value(name)],
+            "Fn::Join": lambda joined: joined[0].join(str(self.value(part)) for part in joined[1]),
+            "Fn::Sub": self._sub,
+        }
+
+    def value(self, written: Any) -> Any:
+        """What a value of the template is; KeyError for a function or an attribute that is not known here."""
+        if isinstance(written, list):
+            return [self.value(item) for item in written]
+        if not isinstance(written, dict):
+            return written
+        if len(written) == 1 and (name := next(iter(written))).startswith(("Fn::", "Ref")):
+            return self._functions[name](written[name])
+        return {name: self.value(item) for name, item in written.items()}
+
+    def _reference(self, name: str) -> str:
+        return self._pseudo.get(name) or self._resources[name].id
+
+    def _attribute(self, name: str, attribute: str) -> str:
+        resource = self._resources[name]
+        form = _ATTRIBUTES[resource.kind, attribute]
+        return form.format(id=resource.id, name=resource.id.rpartition("/")[2])
+
+    def _sub(self, text: str) -> str:
+        def put_in(found: re.Match[str]) -> str:
+            name, _, attribute = found[1].partition(".")
+            return self._attribute(name, attribute) if attribute else self._reference(name)
+
+        return re.sub(r"\$\{!", "${", re.sub(r"\$\{([^!}]+)\}", put_in, text))

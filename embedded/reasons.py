@@ -1,0 +1,68 @@
+"""Why an execution failed, in one line, and the exit status that says it to a shell."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from app import errors
+from app.errors import ServingError, StockflowError, TrainingError
+from app.processes import OUR_MESSAGE, last_error
+from embedded.execution import Execution, StateRun
+from embedded.phase_logs import PhaseLogs, parse
+from embedded.phases import phase_of
+
+_EXIT_CODE = re.compile(r"exit (?:code|status):? (\d+)")
+_OF_PHASE = {"train": TrainingError.exit_code, "serve": ServingError.exit_code}
+_OUR_ERRORS = {
+    name: kind.exit_code
+    for name, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, StockflowError)
+}
+_LONGEST = 400
+
+
+def explain(execution: Execution, logs: PhaseLogs) -> tuple[str, int]:
+    """What went wrong, and an exit status above 0. logs: one that has not been read from yet."""
+    state = execution.failed_state()
+    if execution.status in {"ABORTED", "TIMED_OUT"} or state is None:
+        how = "was stopped" if execution.status == "ABORTED" else "took longer than it may"
+        return f"the execution {how}{f': {execution.cause}' if execution.cause else ''}", StockflowError.exit_code
+    cause = parse(state.cause) or {}
+    own = [line for line in _lines(execution, state, logs) if line.startswith(OUR_MESSAGE)]
+    message = last_error(own) if own else _told(state, cause)
+    return f"{state.name}: {message[:_LONGEST]}", _exit_code(state, cause)
+
+
+def _lines(execution: Execution, state: StateRun, logs: PhaseLogs) -> list[str]:
+    return [line for label, line in logs.new_lines(execution) if label.split()[0] == state.name]
+
+
+def _told(state: StateRun, cause: dict[str, Any]) -> str:
+    """What the service says: Lambda, SageMaker, EMR and Batch each in a place of its own."""
+    step = cause.get("Step", {}).get("Status", {})
+    candidates = (
+        cause.get("errorMessage"),
+        cause.get("FailureReason"),
+        step.get("FailureDetails", {}).get("Message"),
+        step.get("StateChangeReason", {}).get("Message"),
+        cause.get("Container", {}).get("Reason"),
+        cause.get("StatusReason"),
+        state.cause,
+    )
+    told = next(filter(None, candidates), "no cause is given")
+    return f"{state.error}: {told}"
+
+
+def _exit_code(state: StateRun, cause: dict[str, Any]) -> int:
+    named = _OUR_ERRORS.get(state.error) or _OUR_ERRORS.get(str(cause.get("errorType")))
+    container = cause.get("Container", {}).get("ExitCode")
+    said = _EXIT_CODE.search(str(cause.get("FailureReason", "")))
+    return int(
+        named
+        or container
+        or (said and said[1])
+        or _OF_PHASE.get(phase_of(state.name) or "")
+        or StockflowError.exit_code
+    )

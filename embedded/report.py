@@ -1,0 +1,79 @@
+"""What is printed at the end of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from app import contract
+from app.processes import OUR_MESSAGE
+from embedded.summary import LOGS, SUMMARY
+
+_PREDICTIONS_SHOWN = 5
+
+
+def conclude(console: Console, summary: Mapping[str, Any], out: Path) -> None:
+    """Print the tables, and on standard error why the run failed, if it did."""
+    console.print(_phase_table(summary))
+    if summary["tickers_requested"] is not None:
+        for line in _findings(summary):
+            console.print(line, markup=False)
+    if (latest := out / contract.LATEST_PREDICTIONS_KEY).is_file():
+        console.print(_prediction_table(json.loads(latest.read_bytes())["predictions"]))
+    console.print(f"summary: {out / SUMMARY}", markup=False)
+    if summary["error"]:
+        error = f"{OUR_MESSAGE}{summary['error']} (logs: {out / LOGS})"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(error, markup=False)
+
+
+def _findings(summary: Mapping[str, Any]) -> list[str]:
+    states = ", ".join(f"{count} {status}" for status, count in summary["tickers_by_status"].items() if count)
+    lines = [f"coverage: {summary['tickers_requested']} tickers x {len(summary['days'])} sessions: {states}"]
+    if summary["volume_faults"]:
+        days = ", ".join(summary["volume_fault_days"])
+        lines.append(f"faulty volume: {summary['volume_faults']} ticker-days, on {days}")
+    if summary["mae_usd"] is not None:
+        test = summary["metrics"]["test"]
+        lines.append(
+            f"model on the test days: mean absolute error {test['mae_usd']:.5f} USD, persistence"
+            f" {test['mae_persistence_usd']:.5f} USD; skill {test['skill']:+.4f}; direction {test['direction']:.3f}"
+        )
+        if summary["promotion_reason"] is not None:
+            lines.append(
+                f"model {'promoted' if summary['promoted'] else 'not promoted'}: {summary['promotion_reason']}"
+            )
+        lines.append(f"ranks: {summary['ranks']}, largest weight difference {summary['rank_weight_max_diff']:g}")
+    iam = summary["iam"]
+    return [
+        *lines,
+        f"execution {summary['execution']['status']}: {len(summary['execution']['states'])} states entered,"
+        f" {summary['execution']['retries']} retries; {iam['calls']:,} calls with roles, {iam['calls_without_grant']}"
+        f" without a grant; {iam['unused_grants_unjustified']} unused grants without a reason",
+        f"peak memory of all processes: {summary['peak_rss_mib']:,} MiB",
+    ]
+
+
+def _phase_table(summary: Mapping[str, Any]) -> Table:
+    table = Table("phase", "status", "wall s", "rows", "where", title=f"run {summary['run_id']}: {summary['status']}")
+    for phase in summary["phases"]:
+        rows = "" if phase["rows"] is None else f"{phase['rows']:,}"
+        table.add_row(phase["name"], phase["status"], f"{phase['wall_s']:.1f}", rows, phase["where"] or "")
+    return table
+
+
+def _prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("ticker", "as of (UTC)", "last USD", "predicted USD", "move bp", title="newest predictions")
+    for row in rows[:_PREDICTIONS_SHOWN]:
+        table.add_row(
+            row["ticker"],
+            row["as_of"],
+            f"{row['last_price']:.4f}",
+            f"{row['predicted_price']:.4f}",
+            f"{row['predicted_return'] * 1e4:+.2f}",
+        )
+    return table

@@ -1,0 +1,207 @@
+"""`stockflow run`: the stack deployed, one execution of its state machine followed to its end, a folder of results."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app import contract
+from app.errors import SettingsError, StockflowError, StorageError
+from app.ingest.universe import read_universe
+from app.rules import RUN_ID_PATTERN, RUN_ID_RULE
+from app.settings import Settings, load
+from app.storage import Bucket
+from embedded.execution import Execution
+from embedded.local import Local, LocalOptions, check_machine, running
+from embedded.memory import MemoryWatch
+from embedded.phase_logs import PhaseLogs, readable
+from embedded.phases import PhaseRun, phase_of, read_phases
+from embedded.reasons import explain
+from embedded.report import conclude
+from embedded.screen import Screen
+from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
+from embedded.unused_grants import judge_calls
+from embedded.watch import follow, stop
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `stockflow run` was asked for."""
+
+    market: str = "simulated"
+    universe: str | None = None
+    run_id: str | None = None
+    s3_port: int = 0
+    yahoo_port: int = 0
+    yahoo_flags: tuple[str, ...] = ()
+    state: Path | None = None
+    out: Path = Path("build/run")
+    flags: tuple[str, ...] = ()
+
+    def local(self) -> LocalOptions:
+        """The stack that it runs on."""
+        universe = read_universe(self.universe) if self.universe is not None else None
+        return LocalOptions(self.market, universe, self.s3_port, self.yahoo_port, self.yahoo_flags, self.state)
+
+
+@dataclass
+class Outcome:
+    """What an execution came to, as far as it got."""
+
+    execution: Execution
+    phases: list[PhaseRun] = field(default_factory=list)
+    error: str | None = None
+    exit_code: int = 0
+    iam: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(options: Options, environ: Mapping[str, str]) -> int:
+    """Deploy, run one execution, leave its results; returns 0 when it succeeded.
+
+    The summary is written whenever an execution has started. Errors before that (settings, market file, ports)
+    are raised as they are, and leave an earlier run's results alone.
+    """
+    settings = load(environ, options.flags)
+    run_id = options.run_id or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
+    asked = execution_input(settings, run_id)
+    local_options = options.local()
+    out = check_run_folder(options.out)
+    check_machine(local_options, environ)
+    with ExitStack() as stack:
+        stack.enter_context(_only_one_run(out))
+        screen = stack.enter_context(Screen())
+        screen.note(f"market {options.market}: run {run_id}")
+        memory = stack.enter_context(MemoryWatch(os.getpid()))
+        local = stack.enter_context(running(local_options, environ, screen.note))
+        tell_deployment(local, screen)
+        outcome = _execute(local, asked, screen)
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)))
+        buckets = local.buckets()
+        lost = _read_results(outcome.phases, buckets, run_id)
+        write_logs(local, outcome.execution, work / LOGS)
+        summary = collect(local, run_id, outcome, settings, memory.peak_mib)
+        write_run_folder(out, summary, {} if lost else buckets, run_id, work / LOGS, outcome.iam)
+    conclude(screen.console, summary, options.out)
+    return outcome.exit_code
+
+
+def execution_input(settings: Settings, run_id: str) -> dict[str, Any]:
+    """What the state machine is started with. Settings that are as by default are left out."""
+    _check_run_id(run_id)
+    defaults, asked = Settings().model_dump(mode="json"), settings.model_dump(mode="json")
+    changed = {
+        group: {name: value for name, value in values.items() if value != defaults[group][name]}
+        for group, values in asked.items()
+    }
+    ranks = changed.get("training", {}).pop("ranks", None)
+    return {
+        "run_id": run_id,
+        "settings": {group: values for group, values in changed.items() if values},
+        **({"training": {"instances": 1, "processes": ranks}} if ranks else {}),
+    }
+
+
+def tell_deployment(local: Local, screen: Screen) -> None:
+    """What was deployed, and what could not be."""
+    deployed = local.deployed
+    missing = ", ".join(f"{count} {kind}" for kind, count in deployed["not_created"].items())
+    screen.note(
+        f"deployed {len(deployed['stacks'])} stacks in {deployed['seconds']:.1f} s at {local.url};"
+        f" not created: {missing or 'nothing'}"
+    )
+
+
+def _execute(local: Local, asked: Mapping[str, Any], screen: Screen) -> Outcome:
+    states = local.connect("stepfunctions")
+    arn = states.start_execution(stateMachineArn=local.machine, name=asked["run_id"], input=json.dumps(asked))[
+        "executionArn"
+    ]
+    try:
+        execution = follow(local, arn, screen)
+    except KeyboardInterrupt:
+        with suppress(BotoCoreError, ClientError):
+            execution = stop(local, arn, "interrupted by the user")
+            outcome = Outcome(execution, read_phases(execution), exit_code=_INTERRUPTED, iam=_calls(local))
+            state = execution.failed_state()
+            outcome.error = f"{(phase_of(state.name) if state else None) or 'execution'}: interrupted"
+            return outcome
+        raise
+    outcome = Outcome(execution, read_phases(execution), iam=_calls(local))
+    if execution.status != "SUCCEEDED":
+        outcome.error, outcome.exit_code = explain(execution, PhaseLogs(local.connect))
+        for phase in outcome.phases:
+            if phase.status == "failed":
+                phase.error, phase.exit_code = outcome.error, outcome.exit_code
+    return outcome
+
+
+def _calls(local: Local) -> Mapping[str, Any]:
+    """The record of calls, judged."""
+    return judge_calls(local.calls())
+
+
+def _read_results(phases: list[PhaseRun], buckets: Mapping[str, Bucket], run_id: str) -> StorageError | None:
+    """Fill in what the phases stored; returns the error when the embedded S3 has gone."""
+    market, models = buckets["market"], buckets["model"]
+    try:
+        for phase in phases:
+            if phase.name == "promote":
+                phase.result = _decision(models, run_id)
+            elif market.exists(key := contract.result_key(run_id, phase.name)):
+                phase.result = market.get_json(key)
+    except StorageError as exc:
+        return exc
+    return None
+
+
+def _decision(models: Bucket, run_id: str) -> dict[str, Any]:
+    """What the gate decided about the run's model."""
+    if not models.exists(contract.candidate_key(run_id)):
+        return {}
+    model_id = models.get_json(contract.candidate_key(run_id))["model_id"]
+    key = contract.model_key(model_id, contract.MODEL_DECISION)
+    if not models.exists(key):
+        return {}
+    decision = models.get_json(key)
+    return {**decision, "rows": decision["windows"], "where": f"s3://{models.name}/{key}"}
+
+
+def write_logs(local: Local, execution: Execution, folder: Path) -> None:
+    """What each phase's tasks said, one file a phase."""
+    folder.mkdir(parents=True)
+    with suppress(BotoCoreError, ClientError):
+        for label, line in PhaseLogs(local.connect).new_lines(execution):
+            phase = phase_of(label.split()[0]) or "machine"
+            with (folder / f"{phase}.log").open("a") as log:
+                print(f"{label}: {readable(line)}", file=log)
+
+
+def _check_run_id(run_id: str) -> None:
+    if not re.fullmatch(RUN_ID_PATTERN, run_id):
+        raise SettingsError(f"{contract.ENV_RUN_ID}={run_id!r}: {RUN_ID_RULE}")
+
+
+@contextmanager
+def _only_one_run(out: Path) -> Iterator[None]:
+    """Refuse a second run into the same folder while one is going on."""
+    with Path(out.parent, f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise StockflowError(
+                f"another run is writing {out}: wait for it, or choose another folder with --out"
+            ) from exc
+        yield
