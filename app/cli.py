@@ -126,7 +126,7 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
     if shard is not None:
         plan, last = read_plan(phase.place.run_id, market), is_last_attempt(phase.environ)
-        run_one_shard(plan, shard, market, settings, yahoo_url, last_attempt=last)
+        run_one_shard(plan, shard, market, settings, yahoo_url, phase.report, last_attempt=last)
         return
     if only == "coverage":
         plan = read_plan(phase.place.run_id, market)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from embedded.execution import Execution, StateRun
 from embedded.phases import phase_of
 
 _TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
+_RANK = re.compile(r"^\[\d+,\d+\]<std(?:out|err)>:")
+"""How mpirun tags a line with its rank."""
 _STEP_FILES = ("stderr", "stdout")
 
 Connect = Callable[[str], Any]
@@ -50,7 +53,7 @@ class PhaseLogs:
             if state.submitted and (phase is None or phase_of(state.name) == phase):
                 for source in self._sources(state):
                     for line in self._new(source):
-                        yield source.label, line
+                        yield source.label, _RANK.sub("", line)
             elif state.resource == "lambda:invoke" and (phase is None or phase_of(state.name) == phase):
                 yield from self._function_lines(state)
 

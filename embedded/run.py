@@ -156,27 +156,42 @@ def _calls(local: Local) -> Mapping[str, Any]:
 def _read_results(phases: list[PhaseRun], buckets: Mapping[str, Bucket], run_id: str) -> StorageError | None:
     """Fill in what the phases stored; returns the error when the embedded S3 has gone."""
     market, models = buckets["market"], buckets["model"]
+    read = {"train": _trained, "promote": _decided}
     try:
         for phase in phases:
-            if phase.name == "promote":
-                phase.result = _decision(models, run_id)
-            elif market.exists(key := contract.result_key(run_id, phase.name)):
+            key = contract.result_key(run_id, phase.name)
+            if phase.name in read:
+                phase.result = read[phase.name](models, run_id)
+            elif market.exists(key):
                 phase.result = market.get_json(key)
     except StorageError as exc:
         return exc
     return None
 
 
-def _decision(models: Bucket, run_id: str) -> dict[str, Any]:
-    """What the gate decided about the run's model."""
-    if not models.exists(contract.candidate_key(run_id)):
+def _trained(models: Bucket, run_id: str) -> dict[str, Any]:
+    """The model that the run trained, and how good it is."""
+    model_id = _candidate(models, run_id)
+    if model_id is None:
         return {}
-    model_id = models.get_json(contract.candidate_key(run_id))["model_id"]
-    key = contract.model_key(model_id, contract.MODEL_DECISION)
-    if not models.exists(key):
+    metrics = models.get_json(contract.model_key(model_id, contract.MODEL_METRICS))
+    where = f"s3://{models.name}/{contract.model_prefix(model_id)}"
+    return {"rows": metrics["windows_train"], "where": where, "model_id": model_id, "metrics": metrics}
+
+
+def _decided(models: Bucket, run_id: str) -> dict[str, Any]:
+    """What the gate decided about it."""
+    model_id = _candidate(models, run_id)
+    key = contract.model_key(model_id or "", contract.MODEL_DECISION)
+    if model_id is None or not models.exists(key):
         return {}
     decision = models.get_json(key)
     return {**decision, "rows": decision["windows"], "where": f"s3://{models.name}/{key}"}
+
+
+def _candidate(models: Bucket, run_id: str) -> str | None:
+    key = contract.candidate_key(run_id)
+    return str(models.get_json(key)["model_id"]) if models.exists(key) else None
 
 
 def write_logs(local: Local, execution: Execution, folder: Path) -> None:

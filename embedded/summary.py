@@ -65,6 +65,7 @@ def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, pea
         "tickers_by_status": statuses or None,
         "days": ingest.get("days"),
         "bars": ingest.get("rows"),
+        "bars_held": ingest.get("held"),
         "volume_faults": len(dataset["volume_faults"]) if dataset else None,
         "volume_fault_days": sorted({f["day"] for f in dataset.get("volume_faults", [])}),
         "windows_train": metrics.get("windows_train"),

@@ -46,6 +46,7 @@ def join_manifests(plan: Plan, market: Bucket, complete_share: float) -> dict[st
         "statuses": {status: counts[status] for status in _STATUSES},
         "coverage": _share_with_bars(counts),
         "rows": sum(int(t["rows"]) for t in tickers.values()),
+        "held": sum(int(t["held"]) for t in tickers.values()),
         **{
             name: sum(int(t["fetch"][name]) for t in tickers.values())
             for name in ("requests", "retries", "rate_limited")
@@ -84,6 +85,7 @@ def ingest_result(coverage: Mapping[str, Any], market: Bucket) -> dict[str, Any]
     """The ingest phase's result, as it is stored and summed up."""
     return {
         "rows": coverage["rows"],
+        "held": coverage["held"],
         "where": f"s3://{market.name}/{contract.BARS_PREFIX}",
         **{key: coverage[key] for key in ("requested", "statuses", "coverage", "days")},
         **{key: coverage[key] for key in ("requests", "retries", "rate_limited")},

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
@@ -76,6 +76,7 @@ def run_one_shard(
     market: Bucket,
     settings: IngestSettings,
     yahoo_url: str | None,
+    report: Report,
     *,
     last_attempt: bool = True,
 ) -> None:
@@ -88,9 +89,24 @@ def run_one_shard(
         raise SettingsError(f"the plan of run {plan.run_id} has shards 0 to {len(plan.shards) - 1}, not {index}")
     with tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache:
         configure_yfinance(Path(cache))
-        reports = ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url)
+        tell = _counting(len(plan.shards[index].tickers), report)
+        reports = ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url, on_ticker=tell)
     if not last_attempt:
         _refuse_failures(reports, index)
+
+
+def _counting(total: int, report: Report) -> Callable[[str], None]:
+    """Reports each finished ticker; called from several threads."""
+    done, lock = 0, threading.Lock()
+    report(done, total, "tickers")
+
+    def tell(ticker: str) -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            report(done, total, "tickers")
+
+    return tell
 
 
 def _refuse_failures(reports: Sequence[TickerReport], index: int) -> None:

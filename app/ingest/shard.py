@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from app import contract
 from app.errors import ObjectMissing, YahooError
 from app.ingest.bars import bar_starts, empty_bars, latest_bars
 from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker
-from app.ingest.plan import Plan, Shard, is_complete
+from app.ingest.plan import Plan, Shard, Span, is_complete
 from app.ingest.yahoo_session import YahooSession
 from app.sessions import Session
 from app.settings import IngestSettings
@@ -32,6 +33,7 @@ class TickerReport:
     complete: at least `complete_share` of every session's minutes; partial: less of some session. In both
     cases `missing` says how many minutes of which day have no bar;
     empty: Yahoo knows it and has no bar; unknown: Yahoo says it has no such symbol; failed: `error`.
+    rows: bars of the plan's sessions; `held` of them lay in S3 before, and their spans were not asked for.
     """
 
     ticker: str
@@ -40,6 +42,7 @@ class TickerReport:
     missing: dict[str, int] = field(default_factory=dict)
     error: str = ""
     fetch: FetchCount = field(default_factory=FetchCount)
+    held: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As stored in the manifest."""
@@ -55,12 +58,13 @@ def ingest_shard(
     yahoo_url: str | None,
     on_ticker: Callable[[str], None] = lambda ticker: None,
 ) -> list[TickerReport]:
-    """Fetch all tickers of `shard`, write its bars by day and its manifest, return the reports.
+    """Fetch what S3 does not hold of a shard's tickers, write its bars by day and its manifest, return the reports.
 
     on_ticker: called with each ticker as it is finished. The process must have called configure_yfinance.
     """
     fetcher = Fetcher(YahooSession(yahoo_url), settings)
-    fetched = _fetch_all(plan, shard, fetcher, settings.threads, on_ticker)
+    held = _held_bars(market, plan.sessions, shard)
+    fetched = _fetch_all(plan, shard, fetcher, held, on_ticker)
     bars = {ticker: table for ticker, (table, _) in fetched.items()}
     reports = [report for _, report in fetched.values()]
     _write_bars(market, plan.sessions, shard, bars)
@@ -72,14 +76,15 @@ def ingest_shard(
 
 
 def _fetch_all(
-    plan: Plan, shard: Shard, fetcher: Fetcher, threads: int, on_ticker: Callable[[str], None]
+    plan: Plan, shard: Shard, fetcher: Fetcher, held: pa.Table, on_ticker: Callable[[str], None]
 ) -> dict[str, tuple[pa.Table, TickerReport]]:
     def one(ticker: str) -> tuple[pa.Table, TickerReport]:
-        result = fetch_ticker(plan, ticker, fetcher, fetcher.settings.complete_share)
+        own = held.filter(pc.equal(held["ticker"], ticker))
+        result = fetch_ticker(plan, ticker, fetcher, fetcher.settings.complete_share, own)
         on_ticker(ticker)
         return result
 
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="yahoo")
+    pool = ThreadPoolExecutor(max_workers=fetcher.settings.threads, thread_name_prefix="yahoo")
     try:
         futures: dict[str, Future[tuple[pa.Table, TickerReport]]] = {t: pool.submit(one, t) for t in shard.tickers}
         wait(futures.values(), return_when=FIRST_EXCEPTION)
@@ -89,13 +94,17 @@ def _fetch_all(
 
 
 def fetch_ticker(
-    plan: Plan, ticker: str, fetcher: Fetcher, complete_share: float = 1.0
+    plan: Plan, ticker: str, fetcher: Fetcher, complete_share: float = 1.0, held: pa.Table | None = None
 ) -> tuple[pa.Table, TickerReport]:
-    """All spans of one ticker: its bars (those of the spans that answered) and its report."""
+    """One ticker: its fresh bars (those of the spans that were asked for and answered) and its report.
+
+    held: bars that are stored already, ascending; only sessions that they do not complete are asked for.
+    """
+    held = empty_bars() if held is None else held
     count = FetchCount()
     parts: list[pa.Table] = []
     error = ""
-    for span in plan.spans:
+    for span in _wanted(plan, held, complete_share):
         try:
             parts.append(fetcher.fetch(ticker, span, count))
         except UnknownTicker as exc:
@@ -103,11 +112,27 @@ def fetch_ticker(
         except YahooError as exc:
             error = str(exc)
             break  # what failed after all its attempts tells that the next span would fail as well
-    bars = pa.concat_tables(parts) if parts else empty_bars()
+    fresh = pa.concat_tables(parts) if parts else empty_bars()
+    bars = latest_bars([held, fresh]) if len(held) else fresh
     missing = missing_minutes(bars, plan.sessions)
     complete = is_complete(missing, plan.sessions, complete_share)
     status: Status = "failed" if error else "empty" if not len(bars) else "complete" if complete else "partial"
-    return bars, TickerReport(ticker, status, len(bars), missing, error, count)
+    return fresh, TickerReport(ticker, status, len(bars), missing, error, count, len(held))
+
+
+def _wanted(plan: Plan, held: pa.Table, complete_share: float) -> Iterator[Span]:
+    """The plan's spans, each cut down to its sessions that are not complete; none of a span that has all of them."""
+    missing = missing_minutes(held, plan.sessions)
+    for span in plan.spans:
+        sessions = [session for session in plan.sessions if span.start_ts <= session.open_ts < span.end_ts]
+        wanted = [session for session in sessions if not is_complete(missing, [session], complete_share)]
+        if wanted:
+            yield Span(wanted[0].open_ts, wanted[-1].close_ts)
+
+
+def _held_bars(market: Bucket, sessions: Sequence[Session], shard: Shard) -> pa.Table:
+    """What an earlier run of the same shard stored of these sessions, ordered by ticker and ts."""
+    return latest_bars([empty_bars(), *(_stored(market, session.day, shard) for session in sessions)])
 
 
 def missing_minutes(bars: pa.Table, sessions: Sequence[Session]) -> dict[str, int]:
@@ -132,9 +157,13 @@ def _write_bars(market: Bucket, sessions: Sequence[Session], shard: Shard, bars:
 
 def _merge_day(market: Bucket, day: date, shard: Shard, fresh: pa.Table) -> None:
     """Overwrite the shard's object of one day; bars that only the stored one holds are kept."""
-    key = contract.bars_key(day, shard.name)
+    put_table(market, contract.bars_key(day, shard.name), latest_bars([_stored(market, day, shard), fresh]))
+
+
+def _stored(market: Bucket, day: date, shard: Shard) -> pa.Table:
+    """The shard's object of one day; no bars where there is none."""
+    schema = empty_bars().schema
     try:
-        stored = get_table(market, key)
+        return get_table(market, contract.bars_key(day, shard.name)).select(schema.names).cast(schema)
     except ObjectMissing:
-        stored = empty_bars()
-    put_table(market, key, latest_bars([stored.select(fresh.column_names).cast(fresh.schema), fresh]))
+        return empty_bars()

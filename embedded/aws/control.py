@@ -72,7 +72,8 @@ class Control:
         if not path.startswith(f"{PREFIX}/"):
             return self._app(environ, start_response)
         route = self._routes.get((environ["REQUEST_METHOD"], path.removeprefix(PREFIX)))
-        status, answer = "404 Not Found", {"allowed": [f"{method} {PREFIX}{name}" for method, name in self._routes]}
+        status = "404 Not Found"
+        answer: Any = {"allowed": [f"{method} {PREFIX}{name}" for method, name in self._routes]}
         if route is not None:
             length = int(environ.get("CONTENT_LENGTH") or 0)
             try:

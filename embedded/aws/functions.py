@@ -165,7 +165,7 @@ class Functions:
         if time.monotonic() >= deadline:
             kind, message = "Sandbox.Timedout", f"Task timed out after {float(function.timeout):.2f} seconds"
         else:
-            cause = "signal: killed" if status == 137 else f"exit status {status}"  # noqa: PLR2004
+            cause = "signal: killed" if status == 137 else f"exit status {status}"
             kind, message = "Runtime.ExitError", f"Runtime exited with error: {cause}"
         say(f"RequestId: {request} Error: {message}")
         return Outcome({"errorType": kind, "errorMessage": f"RequestId: {request} Error: {message}"}, True, "")

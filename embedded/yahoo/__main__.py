@@ -17,9 +17,9 @@ from datetime import datetime
 
 from app.clock import clock_from_text
 from app.errors import SettingsError, StockflowError
+from embedded.aws.ports import PortInUseError
 from embedded.market.bars import Market, read_bars_file
 from embedded.market.simulated import settings_from_flags, simulate
-from embedded.aws.ports import PortInUseError
 from embedded.yahoo.faults import KINDS, Faults
 from embedded.yahoo.server import YahooServer
 

@@ -17,8 +17,8 @@ from typing import Final, TypedDict
 from aiohttp import web
 
 from app.sessions import sessions_between
-from embedded.market.bars import Market
 from embedded.aws.ports import HOST
+from embedded.market.bars import Market
 from embedded.yahoo.chart import chart_body
 from embedded.yahoo.faults import NO_FAULTS, FaultKind, Faults, TokenBucket
 from embedded.yahoo.query import ChartError, ChartQuery, parse_query

@@ -1,11 +1,12 @@
-"""``python -m tests.embedded.deploying FOLDER``: an embedded AWS with nothing but a deployment of this assembly.
+"""``python -m tests.embedded.deploying [--afresh] FOLDER...``: an embedded AWS that only deploys these assemblies.
 
-Prints one JSON line when it is ready: ``{"url": ..., "deployed": ..., "images": {URI: command}}`` or
-``{"error": ...}``, and ends on SIGTERM.
+With --afresh each goes into an empty account. Prints one JSON line for each: ``{"url": ..., "deployed": ...,
+"images": {URI: entrypoint}}`` or ``{"error": ..., "random": what moto draws next}``, and ends on SIGTERM.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -13,11 +14,13 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from moto.core.config import default_user_config
+from moto.moto_api._internal import mock_random, moto_api_backend
 from moto.server import ThreadedMotoServer
 
 from app.errors import StockflowError
@@ -33,28 +36,27 @@ _READY_S = 120
 
 
 class Deploying:
-    """A server that deploys an assembly while the test goes on; who asks for what it came to waits for it."""
+    """A server that deploys assemblies while the test goes on; who asks for what they came to waits for them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, *folders: Path, afresh: bool = False) -> None:
         self._lines: Queue[str] = Queue()
-        argv = [sys.executable, "-m", "tests.embedded.deploying", str(folder)]
+        argv = [sys.executable, "-m", "tests.embedded.deploying", *(["--afresh"] if afresh else []), *map(str, folders)]
         self._child = Child(argv, os.environ, self._lines.put, cwd=_ROOT)
-        self._answer: dict[str, Any] = {}
+        self._count = len(folders)
+        self._clients: dict[str, Any] = {}
 
-    @property
-    def answer(self) -> Mapping[str, Any]:
-        """The line that the server printed."""
-        if not self._answer:
-            try:
-                self._answer = json.loads(self._lines.get(timeout=_READY_S))
-            except Empty:
-                raise AssertionError(f"no server: {self._child.last_error()}") from None
-        return self._answer
+    @cached_property
+    def answers(self) -> list[Mapping[str, Any]]:
+        """What the server printed of each assembly."""
+        try:
+            return [json.loads(self._lines.get(timeout=_READY_S)) for _ in range(self._count)]
+        except Empty:
+            raise AssertionError(f"no server: {self._child.last_error()}") from None
 
-    @property
-    def deployed(self) -> Deployed:
-        """What the deployment came to."""
-        said = self.answer["deployed"]
+    def deployed(self, number: int = 0) -> Deployed:
+        """What the deployment of one assembly came to."""
+        assert self.answers[number].get("error") is None
+        said = self.answers[number]["deployed"]
         stacks = {
             name: DeployedStack(stack["outputs"], {key: Resource(**found) for key, found in stack["resources"].items()})
             for name, stack in said["stacks"].items()
@@ -63,7 +65,9 @@ class Deploying:
 
     def client(self, service: str) -> Any:
         """A client of the server."""
-        return client(service, self.answer["url"])
+        if service not in self._clients:
+            self._clients[service] = client(service, self.answers[0]["url"])
+        return self._clients[service]
 
     def stop(self) -> None:
         """End the server."""
@@ -100,24 +104,33 @@ def write_assembly(
 
 def main() -> None:
     """Serve and deploy until SIGTERM."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--afresh", action="store_true", help="each into an empty account")
+    parser.add_argument("folders", nargs="+", type=Path)
+    given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
     server.start()
     name, port = server.get_host_and_port()
-    host = Host(endpoint=f"http://{name}:{port}", folder=folder, environ={})
+    host = Host(endpoint=f"http://{name}:{port}", folder=given.folders[0], environ={})
+    for folder in given.folders:
+        if given.afresh:
+            moto_api_backend.reset()
+        print(json.dumps(_deploy(folder, host)), flush=True)
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    done.wait()
+
+
+def _deploy(folder: Path, host: Host) -> dict[str, Any]:
     try:
         assembly = Assembly.load(folder)
         deployed = deploy(assembly, host)
     except StockflowError as exc:
-        print(json.dumps({"error": str(exc)}), flush=True)
-    else:
-        images = {image.uri: host.images.find(image.uri).entrypoint for image in assembly.images}
-        print(json.dumps({"url": host.endpoint, "deployed": deployed.describe(), "images": images}), flush=True)
-    done = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: done.set())
-    done.wait()
+        return {"error": str(exc), "random": mock_random.random()}
+    images = {image.uri: host.images.find(image.uri).entrypoint for image in assembly.images}
+    return {"url": host.endpoint, "deployed": deployed.describe(), "images": images}
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
 class At(NamedTuple):
-    """Where a question is asked. client: by service; output: the attribute that the probe is about."""
+    """Where a question is asked.
+
+    client: by service; ids: physical ones by logical id; output: the attribute that the probe is about.
+    """
 
     client: Callable[[str], Any]
+    stack: str
+    ids: Mapping[str, str]
     output: str
 
     def __call__(self, service: str) -> Any:
@@ -49,8 +54,20 @@ def _tags_of_function(at: At, it: str) -> Any:
     return at("lambda").get_function(FunctionName=it)["Tags"]
 
 
-def _topic(at: At, it: str) -> Any:
-    return at("sns").get_topic_attributes(TopicArn=it)["Attributes"]
+def _invocations(at: At) -> Any:
+    return at("lambda").get_function_event_invoke_config(FunctionName=at.ids["Function"])
+
+
+def _topic(at: At) -> Any:
+    return at("sns").get_topic_attributes(TopicArn=at.ids["Topic"])["Attributes"]
+
+
+def _subscriptions(at: At) -> Any:
+    return at("sns").list_subscriptions_by_topic(TopicArn=at.ids["Topic"])["Subscriptions"]
+
+
+def _queue(at: At) -> Any:
+    return at("sqs").get_queue_attributes(QueueUrl=at.ids["Messages"], AttributeNames=["All"])["Attributes"]
 
 
 def _group(at: At, it: str) -> Any:
@@ -72,7 +89,7 @@ def _teams(at: At, it: str) -> Any:
 
 
 def _stack(at: At) -> Any:
-    return at("cloudformation").describe_stacks()["Stacks"][0]
+    return at("cloudformation").describe_stacks(StackName=at.stack)["Stacks"][0]
 
 
 PROBES = (
@@ -173,12 +190,7 @@ PROBES = (
         lambda at, it: "-LogGroup-" in _function(at, it)["LoggingConfig"]["LogGroup"],
     ),
     Probe(
-        *("lambda-event-invoke-config", "all", "Invocations"),
-        lambda at, it: [
-            at("lambda").get_function_event_invoke_config(FunctionName=function["FunctionName"])["MaximumRetryAttempts"]
-            for function in at("lambda").list_functions()["Functions"]
-        ],
-        [1],
+        "lambda-event-invoke-config", "all", "Invocations", lambda at, it: _invocations(at)["MaximumRetryAttempts"], 1
     ),
     Probe(
         *("states-state-machine", "where executions are carried out", "Machine"),
@@ -214,25 +226,15 @@ PROBES = (
     Probe("sns-topic", "attribute", "Topic", lambda at, it: at.output == it, attribute="TopicArn"),
     Probe(
         *("sns-topic-policy", "all", "TopicPolicy"),
-        lambda at, it: [
-            json.loads(_topic(at, topic["TopicArn"])["Policy"])["Statement"][0]["Action"]
-            for topic in at("sns").list_topics()["Topics"]
-        ],
-        ["*"],
+        lambda at, it: json.loads(_topic(at)["Policy"])["Statement"][0]["Action"],
+        "*",
     ),
     Probe(
         *("sns-subscription", "all", "Subscription"),
-        lambda at, it: [found["Endpoint"] for found in at("sns").list_subscriptions()["Subscriptions"]],
-        ["desk@example.org"],
+        lambda at, it: _subscriptions(at)[0]["Endpoint"],
+        "desk@example.org",
     ),
-    Probe(
-        *("sqs-queue-policy", "all", "MessagesPolicy"),
-        lambda at, it: [
-            "Policy" in at("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-            for url in at("sqs").list_queues()["QueueUrls"]
-        ],
-        [True],
-    ),
+    Probe("sqs-queue-policy", "all", "MessagesPolicy", lambda at, it: "Policy" in _queue(at)),
     Probe(
         *("cloudwatch-alarm", "all", "Alarm"),
         lambda at, it: at("cloudwatch").describe_alarms(AlarmNames=[it])["MetricAlarms"][0]["Threshold"],

@@ -42,7 +42,7 @@ def policy(*statements: Any, name: str = "inline", version: str = "2012-10-17") 
     return Policy(name, read_policy({"Version": version, "Statement": list(statements)}))
 
 
-def decided(  # noqa: PLR0913
+def decided(
     *policies: Policy,
     action: str = "s3:GetObject",
     resource: str = OBJECT,
@@ -182,12 +182,14 @@ def test_the_value_of_a_variable_stands_for_itself_alone(value: str) -> None:
         ({"StringEquals": {"aws:PrincipalTag/team": "Prices"}}, False),
         ({"StringEquals": {"aws:PrincipalArn": "*"}}, False),
         ({"StringEquals": {"aws:PrincipalAccount": "${aws:PrincipalAccount}"}}, True),
-        ({"ArnEquals": {"aws:PrincipalArn": f"arn:aws:iam::*:role/w*"}}, True),
+        ({"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::*:role/w*"}}, True),
         ({"ArnLike": {"aws:PrincipalArn": "arn:aws:*:role/worker"}}, False),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam:*"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/${aws:PrincipalTag/team, 'worker'}"}}, False),
         ({"ArnNotLike": {"aws:PrincipalArn": ROLE}}, False),
         ({"DateGreaterThan": {"aws:CurrentTime": "2026-11-22T19:00:00Z"}}, True),
         ({"DateLessThan": {"aws:CurrentTime": "2026-11-22"}}, False),
-        ({"DateEquals": {"aws:EpochTime": "2026-11-22T20:00:00Z"}}, False),
+        ({"DateEquals": {"aws:EpochTime": "2026-11-22T20:00:00Z"}}, True),
         ({"IpAddress": {"aws:SourceIp": ["192.168.0.0/16", "10.0.0.0/8"]}}, True),
         ({"NotIpAddress": {"aws:SourceIp": "10.1.2.3"}}, False),
         ({"IpAddress": {"aws:PrincipalArn": "10.0.0.0/8"}}, False),

@@ -14,7 +14,9 @@ import pytest
 from app import contract
 from app.storage import Bucket
 from embedded.aws.account import client
+from embedded.local import LocalOptions, running
 from embedded.services import clean_environ, start_aws, start_yahoo
+from tests.pipeline.stack import Stack
 
 TICKERS = ("SIM001", "SIM002", "SIM003", "SIM004")
 SIMULATED = ("--sim", "tickers=4", "--sim", "sessions=5")
@@ -126,3 +128,19 @@ def served(trained: World) -> World:
     """A run whose last session has been streamed."""
     trained.must("serve", "--speed", "100000")
     return trained
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The deployed stack over the small market, with nothing done yet."""
+    options = LocalOptions(yahoo_flags=(*SIMULATED, "--latency-ms", "30"))
+    with running(options, os.environ, lambda line: None) as local:
+        yield Stack(local)
+
+
+@pytest.fixture(scope="session")
+def first_run(stack: Stack) -> str:
+    """The name of an execution that went all the way: there are bars, a dataset, a model and predictions."""
+    execution = stack.run()
+    assert execution.status == "SUCCEEDED", execution.cause
+    return execution.name

@@ -37,9 +37,11 @@ class ScriptedFetcher:
         return answer
 
 
-def fetched(*answers: pa.Table | Exception) -> tuple[Any, Any, ScriptedFetcher]:
+def fetched(
+    *answers: pa.Table | Exception, held: pa.Table | None = None, share: float = 1.0
+) -> tuple[Any, Any, ScriptedFetcher]:
     source = ScriptedFetcher(*answers)
-    bars, report = fetch_ticker(PLAN, "AAPL", cast(Fetcher, source))
+    bars, report = fetch_ticker(PLAN, "AAPL", cast(Fetcher, source), share, held)
     return bars, report, source
 
 
@@ -85,3 +87,31 @@ def test_a_failed_span_fails_the_ticker_but_keeps_the_bars_before_it() -> None:
 def test_missing_minutes_are_those_of_the_session_alone(minutes: tuple[int, ...], missing: dict[str, int]) -> None:
     # Minutes before the open and from the close on stand in for none.
     assert missing_minutes(day_one(-1, *minutes, 5, 6), [FIRST]) == missing
+
+
+def test_what_is_held_is_not_asked_for_again() -> None:
+    held = pa.concat_tables([make_bars("AAPL", FIRST), make_bars("AAPL", SECOND)])
+    bars, report, source = fetched(held=held)
+    assert (source.asked, len(bars), report.fetch.requests) == ([], 0, 0)
+    assert (report.status, report.rows, report.held) == ("complete", 8, 8)
+
+
+def test_a_session_that_is_not_complete_is_asked_for_again_and_keeps_what_is_held() -> None:
+    held = pa.concat_tables([make_bars("AAPL", FIRST), make_bars("AAPL", SECOND, [0])])
+    bars, report, source = fetched(make_bars("AAPL", SECOND, [1, 2]), held=held)
+    assert source.asked == [Span(SECOND.open_ts, SECOND.close_ts)]
+    assert (len(bars), report.status, report.rows, report.held) == (2, "complete", 8, 6)
+
+
+def test_a_session_that_is_complete_enough_is_not_asked_for_again() -> None:
+    held = pa.concat_tables([make_bars("AAPL", FIRST, [0, 1, 2, 3]), make_bars("AAPL", SECOND)])
+    _, report, source = fetched(held=held, share=0.8)
+    assert (source.asked, report.status, report.missing) == ([], "complete", {FIRST.day.isoformat(): 1})
+
+
+def test_of_a_span_of_many_sessions_only_the_incomplete_ones_are_asked_for() -> None:
+    plan = make_plan("r", ["AAPL"], SESSIONS, shards=1, request_days=7)
+    source = ScriptedFetcher(make_bars("AAPL", FIRST))
+    fetch_ticker(plan, "AAPL", cast(Fetcher, source), held=make_bars("AAPL", SECOND))
+    assert len(plan.spans) == 1
+    assert source.asked == [Span(FIRST.open_ts, FIRST.close_ts)]

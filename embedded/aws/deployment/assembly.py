@@ -27,7 +27,7 @@ _NOTHING_TO_DEPLOY = frozenset({"cdk:tree", "cdk:feature-flag-report"})
 class BadAssembly(StockflowError):
     """A folder is no cloud assembly, or has in it what cannot be deployed here."""
 
-    exit_code = 12
+    exit_code = 10
 
 
 @dataclass(frozen=True)

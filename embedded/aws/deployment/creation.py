@@ -126,4 +126,5 @@ def _listed(value: str | list[str]) -> list[str]:
 def _reason(exc: Exception) -> str:
     if isinstance(exc, ClientError):
         return f"{exc.operation_name}: {exc.response['Error']['Message']}"
-    return str(exc) if isinstance(exc, StockflowError) else f"{type(exc).__name__}: {exc}"
+    said = " ".join(str(exc).split())
+    return said if isinstance(exc, StockflowError) else f"{type(exc).__name__}: {said}"

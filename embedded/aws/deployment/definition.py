@@ -24,6 +24,9 @@ _ATTRIBUTES: Final[Mapping[tuple[str, str], str]] = {
     ("AWS::SQS::Queue", "Arn"): f"arn:{PARTITION}:sqs:{_HERE}:{{name}}",
     ("AWS::SQS::Queue", "QueueName"): "{name}",
     ("AWS::KMS::Key", "Arn"): f"arn:{PARTITION}:kms:{_HERE}:key/{{id}}",
+    ("AWS::Events::Rule", "Arn"): f"arn:{PARTITION}:events:{_HERE}:rule/{{id}}",
+    ("AWS::StepFunctions::StateMachine", "Arn"): "{id}",
+    ("AWS::StepFunctions::StateMachine", "Name"): "{last}",
     ("AWS::Batch::JobQueue", "JobQueueArn"): "{id}",
     ("AWS::Batch::JobDefinition", "JobDefinitionArn"): "{id}",
     ("AWS::Batch::ComputeEnvironment", "ComputeEnvironmentArn"): "{id}",
@@ -32,7 +35,7 @@ _ATTRIBUTES: Final[Mapping[tuple[str, str], str]] = {
     ("AWS::EC2::VPC", "VpcId"): "{id}",
     ("AWS::EMR::Cluster", "Id"): "{id}",
 }
-"""What Fn::GetAtt gives. id: the physical id; name: what stands behind its last slash."""
+"""What Fn::GetAtt gives. id: the physical id; name: what stands behind its last slash; last: behind its last colon."""
 
 
 def substituted_definition(stack: Stack, deployed: Deployed) -> str:
@@ -80,7 +83,7 @@ class Substitution:
     def _attribute(self, name: str, attribute: str) -> str:
         resource = self._resources[name]
         form = _ATTRIBUTES[resource.kind, attribute]
-        return form.format(id=resource.id, name=resource.id.rpartition("/")[2])
+        return form.format(id=resource.id, name=resource.id.rpartition("/")[2], last=resource.id.rpartition(":")[2])
 
     def _sub(self, text: str) -> str:
         def put_in(found: re.Match[str]) -> str:

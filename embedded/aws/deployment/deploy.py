@@ -13,7 +13,7 @@ from moto.moto_api._internal import mock_random
 from app.errors import StockflowError
 from embedded.aws.deployment.assembly import Assembly, Stack
 from embedded.aws.deployment.creation import Creation
-from embedded.aws.deployment.publishing import bootstrap, publish
+from embedded.aws.deployment.publishing import bootstrap, publish_files, publish_images
 from embedded.aws.deployment.resources import Api
 from embedded.aws.host import Host
 
@@ -21,7 +21,7 @@ from embedded.aws.host import Host
 class DeploymentFailed(StockflowError):
     """A stack could not be created; the message has the stack's own reason."""
 
-    exit_code = 12
+    exit_code = 10
 
     def __init__(self, stack: str, reason: str) -> None:
         super().__init__(f"stack {stack} was not created: {reason}")
@@ -71,7 +71,8 @@ def deploy(assembly: Assembly, host: Host, only_stacks: Collection[str] | None =
     Names are the same for the same assembly. Raises BadAssembly and DeploymentFailed.
     """
     began = time.monotonic()
-    stacks = [assembly.stack(name) for name in only_stacks] if only_stacks is not None else list(assembly.stacks)
+    wanted = None if only_stacks is None else {assembly.stack(name).name for name in only_stacks}
+    stacks = [stack for stack in assembly.stacks if wanted is None or stack.name in wanted]
     api = Api(host)
     creation = Creation(host)
     for stack in stacks:
@@ -80,7 +81,8 @@ def deploy(assembly: Assembly, host: Host, only_stacks: Collection[str] | None =
     creation.install()
     try:
         bootstrap(assembly, api)
-        publish(assembly, host, api)
+        publish_files(assembly, api)
+        publish_images(assembly, host)
         made = {stack.name: _create(stack, api) for stack in stacks}
     finally:
         mock_random.seed()

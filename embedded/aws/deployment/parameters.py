@@ -8,7 +8,7 @@ error and never dropped.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from app.errors import StockflowError
@@ -17,13 +17,20 @@ from app.errors import StockflowError
 class UnknownProperty(StockflowError):
     """A template sets what this library does not pass on."""
 
-    exit_code = 12
+    exit_code = 10
 
     def __init__(self, path: str, known: list[str]) -> None:
         super().__init__(
             f"property {path} is not carried over to the embedded AWS: it takes {', '.join(sorted(known))}"
         )
         self.path = path
+
+
+def check_known(written: Iterable[str], known: Iterable[str], path: str = "") -> None:
+    """Raise UnknownProperty for the first name that is none of the known ones. path: where they are written."""
+    for name in written:
+        if name not in known:
+            raise UnknownProperty(f"{path}.{name}" if path else name, list(known))
 
 
 def fit(value: Any, shape: Any, path: str = "") -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
-from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
 
 from embedded.aws.deployment.assembly import Assembly, FileAsset
 from embedded.aws.deployment.resources import Api
@@ -18,15 +18,15 @@ from embedded.aws.host import Host
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a ZIP archive can hold."""
-_IN_PARTS = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=2)
 
 
 def bootstrap(assembly: Assembly, api: Api) -> None:
-    """Make buckets, repositories and the parameter that tells the version, as `cdk bootstrap` does."""
+    """Make buckets, repositories and the parameter that tells the version, as `cdk bootstrap` does; again is fine."""
     for bucket in dict.fromkeys(asset.bucket for asset in assembly.files):
         api.client("s3").create_bucket(Bucket=bucket)
     for repository in dict.fromkeys(image.repository for image in assembly.images):
-        api.client("ecr").create_repository(repositoryName=repository)
+        with contextlib.suppress(api.client("ecr").exceptions.RepositoryAlreadyExistsException):
+            api.client("ecr").create_repository(repositoryName=repository)
     versions: dict[str, int] = {}
     for stack in assembly.stacks:
         if stack.version_parameter is not None:
@@ -35,16 +35,35 @@ def bootstrap(assembly: Assembly, api: Api) -> None:
         api.client("ssm").put_parameter(Name=name, Value=str(version), Type="String", Overwrite=True)
 
 
-def publish(assembly: Assembly, host: Host, api: Api) -> None:
-    """Upload the files, and make the images known to the host."""
+def publish_files(assembly: Assembly, api: Api) -> None:
+    """Upload the files that are not there yet: their keys say what is in them.
+
+    Each is streamed in one piece, however large: of parts moto would hold several copies to put them together.
+    """
+    s3 = api.client("s3")
     for asset in assembly.files:
-        with _opened(asset) as body:
-            api.client("s3").upload_fileobj(body, asset.bucket, asset.key, Config=_IN_PARTS)
+        if not _is_there(s3, asset):
+            with _opened(asset) as body:
+                s3.put_object(Bucket=asset.bucket, Key=asset.key, Body=body)
+
+
+def publish_images(assembly: Assembly, host: Host) -> None:
+    """Make the images known to the host; it keeps them as long as it lives."""
     for image in assembly.images:
         host.images.publish(image.uri, image.context / image.dockerfile, image.context)
 
 
-@contextmanager
+def _is_there(s3: Any, asset: FileAsset) -> bool:
+    try:
+        s3.head_object(Bucket=asset.bucket, Key=asset.key)
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] != "404":
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
 def _opened(asset: FileAsset) -> Iterator[IO[bytes]]:
     if not asset.zipped:
         with asset.path.open("rb") as file:

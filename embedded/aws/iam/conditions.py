@@ -92,11 +92,13 @@ def _like(pattern: Pattern, value: str, context: Values) -> bool:
 
 
 def _arn_like(pattern: Pattern, value: str, context: Values) -> bool:
-    """Each of an ARN's six parts by itself: a star does not reach over a colon, except in the last part."""
-    wanted, actual = pattern.text.split(":", 5), value.split(":", 5)
-    if "${" in pattern.text or len(wanted) < 6:
+    """Each of an ARN's six parts by itself: a star reaches over a colon only in the last part, or at the very end."""
+    if "${" in pattern.text:
         return pattern.matches(value, context)
-    return len(actual) == 6 and all(
+    wanted, actual = pattern.text.split(":", 5), value.split(":", 5)
+    if pattern.text.endswith("*"):
+        wanted += ["*"] * (len(actual) - len(wanted))
+    return len(actual) == len(wanted) and all(
         compiled(part).fullmatch(found) is not None for part, found in zip(wanted, actual, strict=True)
     )
 

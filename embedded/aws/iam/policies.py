@@ -157,7 +157,7 @@ def read_policy(document: str | bytes | Mapping[str, Any]) -> Document:
     """A document from its JSON, or from what JSON has been read to."""
     if isinstance(document, bytes):
         document = document.decode()
-    return _read(document if isinstance(document, str) else json.dumps(document, sort_keys=True))
+    return _read(document if isinstance(document, str) else json.dumps(document, sort_keys=True, default=str))
 
 
 @lru_cache(maxsize=1024)

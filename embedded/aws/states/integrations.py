@@ -20,7 +20,7 @@ class Waiting:
     cancel: Callable[[Any, str], None]
 
 
-class Unsuccessful(Exception):  # noqa: N818
+class Unsuccessful(Exception):
     """What was waited for ended, and not well: its description."""
 
     def __init__(self, described: Mapping[str, Any]) -> None:

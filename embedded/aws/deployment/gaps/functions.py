@@ -7,7 +7,7 @@ from typing import Any, Final
 from moto.awslambda.models import LambdaFunction, lambda_backends
 
 from embedded.aws.account import ACCOUNT, REGION
-from embedded.aws.deployment.parameters import UnknownProperty
+from embedded.aws.deployment.parameters import check_known
 from embedded.aws.deployment.resources import Made, Mended, Rule, Wanted
 
 
@@ -15,8 +15,8 @@ def _function(wanted: Wanted) -> Made:
     name = wanted.named("FunctionName")
     properties = wanted.properties.without("LoggingConfig")
     logging = wanted.properties.get("LoggingConfig", {})
-    for unknown in logging.keys() - {"LogGroup"}:
-        raise UnknownProperty(f"LoggingConfig.{unknown}", ["LogGroup"])
+    check_known(logging, ("LogGroup",), "LoggingConfig")
+    check_known(properties["Code"], ("S3Bucket", "S3Key", "ImageUri"), "Code")
     arn = wanted.api.call("lambda", "create_function", {**properties, "FunctionName": name})["FunctionArn"]
     if "LogGroup" in logging:
         lambda_backends[ACCOUNT][REGION].get_function(name).logs_group_name = logging["LogGroup"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from embedded.aws.deployment.parameters import check_known
 from embedded.aws.deployment.resources import Made, Rule, Wanted
 
+_PORTS: Final = ("IpProtocol", "FromPort", "ToPort")
+_RANGE: Final = ("CidrIp", "Description")
 _ANYWHERE: Final = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
 
 
@@ -40,8 +43,9 @@ def _security_group(wanted: Wanted) -> Any:
     if "SecurityGroupEgress" in wanted.properties:
         wanted.api.call("ec2", "revoke_security_group_egress", {**group, "IpPermissions": [_ANYWHERE]})
         for rule in wanted.properties["SecurityGroupEgress"]:
-            ports = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
-            to = {name: rule[name] for name in ("CidrIp", "Description") if name in rule}
+            check_known(rule, (*_PORTS, *_RANGE), "SecurityGroupEgress")
+            ports = {name: rule[name] for name in _PORTS if name in rule}
+            to = {name: rule[name] for name in _RANGE if name in rule}
             allowed = {**group, "IpPermissions": [{**ports, "IpRanges": [to]}]}
             wanted.api.call("ec2", "authorize_security_group_egress", allowed)
     return made

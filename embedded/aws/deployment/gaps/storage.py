@@ -9,10 +9,10 @@ from typing import Any, Final
 from moto.s3.models import S3Backend, s3_backends
 
 from embedded.aws.account import ACCOUNT, PARTITION, REGION
-from embedded.aws.deployment.parameters import UnknownProperty
+from embedded.aws.deployment.parameters import check_known
 from embedded.aws.deployment.resources import Made, Mended, Rule, Wanted
 
-Setting = Callable[[Any], dict[str, Any]]
+_Setting = Callable[[Any], dict[str, Any]]
 
 
 def _lifecycle_rule(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _encryption(written: Mapping[str, Any]) -> dict[str, Any]:
     return {"ServerSideEncryptionConfiguration": {"Rules": rules}}
 
 
-_BUCKET_SETTINGS: Final[Mapping[str, tuple[str, Setting]]] = {
+_BUCKET_SETTINGS: Final[Mapping[str, tuple[str, _Setting]]] = {
     "BucketEncryption": ("put_bucket_encryption", _encryption),
     "CorsConfiguration": ("put_bucket_cors", lambda written: {"CORSConfiguration": written}),
     "LifecycleConfiguration": (
@@ -70,6 +70,7 @@ _BUCKET_SETTINGS: Final[Mapping[str, tuple[str, Setting]]] = {
 
 def _log_accesses(name: str, written: Mapping[str, Any]) -> None:
     # Not through the API: moto's wants the other bucket's policy first, which names this bucket's ARN.
+    check_known(written, ("DestinationBucketName", "LogFilePrefix"), "LoggingConfiguration")
     target = {"TargetBucket": written["DestinationBucketName"], "TargetPrefix": written.get("LogFilePrefix", "")}
     s3_backends[ACCOUNT][PARTITION].get_bucket(name).logging = target
 
@@ -77,8 +78,7 @@ def _log_accesses(name: str, written: Mapping[str, Any]) -> None:
 def _bucket(wanted: Wanted) -> Made:
     name = wanted.named("BucketName")
     settings = wanted.properties.without("BucketName", "LoggingConfiguration")
-    for unknown in settings.keys() - _BUCKET_SETTINGS:
-        raise UnknownProperty(unknown, list(_BUCKET_SETTINGS))
+    check_known(settings, _BUCKET_SETTINGS)
     wanted.api.call("s3", "create_bucket", {"Bucket": name})
     for setting, written in settings.items():
         method, parameters = _BUCKET_SETTINGS[setting]

@@ -1,0 +1,152 @@
+"""The deployed state machine with real tasks: that it goes its way, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app import contract
+from embedded.execution import Execution
+from tests.pipeline.stack import Stack, until
+
+
+def assert_whole(stack: Stack, run_id: str) -> None:
+    """A prediction for each tick, and none twice."""
+    held = stack.predictions(run_id).to_pandas()
+    assert not held.duplicated(["ticker", "as_of", "horizon_min"]).any()
+    assert len(held) == stack.ticks(run_id) > 1000
+
+
+def failure(execution: Execution) -> tuple[str, str, str]:
+    """State, error and cause."""
+    state = execution.failed_state()
+    assert state is not None
+    return state.name, execution.error, execution.cause
+
+
+def test_an_execution_goes_all_the_way(stack: Stack, first_run: str) -> None:
+    assert_whole(stack, first_run)
+    stack.assert_nothing_is_left()
+
+
+def test_a_second_execution_fetches_nothing_that_is_held(stack: Stack, first_run: str) -> None:
+    execution = stack.run("ingest")
+    assert execution.status == "SUCCEEDED"
+    first, second = (
+        stack.bucket("market").get_json(contract.coverage_key(run_id)) for run_id in (first_run, execution.name)
+    )
+    assert (first["held"], second["held"]) == (0, first["rows"])
+    assert second["requests"] == 0
+    assert second["statuses"] == first["statuses"]
+
+
+def test_a_killed_shard_fails_the_execution_and_the_fleet_is_released(stack: Stack, first_run: str) -> None:
+    arn = stack.start("ingest", universe=["SIM003", "SIM004"])
+    stack.kill("stockflow", "ingest", environ={"AWS_BATCH_JOB_ARRAY_INDEX": "1"})
+    state, error, cause = failure(stack.wait(arn))
+    assert (state, error) == ("IngestShards", "States.TaskFailed")
+    assert json.loads(cause)["ArrayProperties"]["StatusSummary"]["FAILED"] == 1
+    stack.assert_nothing_is_left()
+    names = [run.name for run in stack.read(arn).states]
+    assert names[-3:] == ["Release", "Notify", "Failed"]
+
+
+def test_a_killed_rank_fails_the_training_and_the_next_one_goes_on(stack: Stack, first_run: str) -> None:
+    settings = {"training": {"epochs": 3, "seed": 8}}
+    arn = stack.start("train", settings=settings)
+    until(lambda: checkpoints(stack))
+    stack.kill("train.py", environ={"OMPI_COMM_WORLD_RANK": "1"})
+    state, error, cause = failure(stack.wait(arn))
+    assert (state, error) == ("TrainModel", "States.TaskFailed")
+    assert "signal 9" in json.loads(cause)["FailureReason"]
+    stack.assert_nothing_is_left()
+    again = stack.run("train", settings=settings)
+    assert again.status == "SUCCEEDED"
+
+
+def checkpoints(stack: Stack) -> list[str]:
+    """Checkpoints of models that are not complete."""
+    models = stack.bucket("model")
+    keys = list(models.keys(contract.MODELS_PREFIX))
+    complete = {key.split("/")[1] for key in keys if key.endswith(contract.MODEL_ONNX)}
+    return [key for key in keys if "/checkpoints/" in key and key.split("/")[1] not in complete]
+
+
+def test_a_killed_driver_is_started_again_and_nothing_is_lost_or_doubled(stack: Stack, first_run: str) -> None:
+    arn = stack.start("serve", settings={"serving": {"speed": 2000}})
+    run_id = arn.rpartition(":")[2]
+    predictions = stack.bucket("predictions")
+    until(lambda: any(contract.predictions_run(key) == run_id for key in predictions.keys(contract.PREDICTIONS_PREFIX)))
+    stack.kill("org.apache.spark.deploy.SparkSubmit")
+    assert stack.wait(arn).status == "SUCCEEDED"
+    assert_whole(stack, run_id)
+    stack.assert_nothing_is_left()
+
+
+def test_a_killed_lambda_takes_the_catch(stack: Stack, first_run: str) -> None:
+    arn = stack.start("ingest")
+    stack.kill("function_runtime.py", environ={"_HANDLER": "plan_shards.handler"})
+    state, error, cause = failure(stack.wait(arn))
+    assert (state, error) == ("PlanShards", "Runtime.ExitError")
+    assert "signal: killed" in cause
+    stack.assert_nothing_is_left()
+
+
+def test_an_s3_that_fails_for_a_while_is_waited_for(stack: Stack, first_run: str) -> None:
+    arn = stack.start("ingest", "dataset", universe=["SIM001", "SIM002"])
+    stack.wait_for_state(arn, "IngestShards")
+    stack.fail("s3", 5.0)
+    execution = stack.wait(arn)
+    assert execution.status == "SUCCEEDED", execution.cause
+    coverage = stack.bucket("market").get_json(contract.coverage_key(execution.name))
+    assert coverage["statuses"]["complete"] == 2
+    stack.assert_nothing_is_left()
+
+
+def test_coverage_under_the_threshold_ends_it_before_the_dataset(stack: Stack, first_run: str) -> None:
+    impatient = {"ingest": {"timeout_s": 0.005, "attempts": 1, "min_coverage": 0.5}}
+    execution = stack.run("ingest", "dataset", settings=impatient, universe=["SIM002", "SIM003"])
+    state, error, cause = failure(execution)
+    assert (state, error) == ("CheckCoverage", "YahooError")
+    assert "2 of 2 tickers have no complete answer" in cause
+    assert "BuildDataset" not in [run.name for run in execution.states]
+    stack.assert_nothing_is_left()
+
+
+def test_a_model_that_loses_is_not_promoted_and_the_old_one_serves(stack: Stack, first_run: str) -> None:
+    models = stack.bucket("model")
+    current = models.get_json(contract.CURRENT_MODEL_KEY)
+    settings = {"training": {"seed": 9}, "gate": {"min_skill": 1}}
+    execution = stack.run("train", "serve", settings=settings)
+    assert execution.status == "SUCCEEDED"
+    names = [run.name for run in execution.states]
+    assert "GateModel" in names
+    assert "PromoteModel" not in names
+    assert models.get_json(contract.CURRENT_MODEL_KEY) == current
+    assert set(stack.predictions(execution.name)["model_id"].to_pylist()) == {current["model_id"]}
+    assert_whole(stack, execution.name)
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "word"),
+    [
+        ("ingest", "IngestShards", "stockflow"),
+        pytest.param("dataset", "BuildDataset", "stockflow", marks=pytest.mark.chaos),
+        ("train", "TrainModel", "train.py"),
+        ("serve", "StreamPredictions", "SparkSubmit"),
+    ],
+)
+def test_an_abort_releases_all_that_the_execution_holds(
+    stack: Stack, first_run: str, phase: str, state: str, word: str
+) -> None:
+    more: dict[str, Any] = {"universe": ["SIM001", "SIM004"]} if phase == "ingest" else {}
+    phases = ("ingest", "dataset") if phase == "dataset" else (phase,)
+    arn = stack.start(*phases, settings={"serving": {"speed": 60}}, **more)
+    stack.wait_for_state(arn, state)
+    until(lambda: stack.tasks(word))
+    stack.local.connect("stepfunctions").stop_execution(executionArn=arn)
+    assert stack.read(arn).status == "ABORTED"
+    assert stack.wait(arn).status == "ABORTED"
+    stack.assert_nothing_is_left()
