@@ -83,9 +83,10 @@ def attach(folder: Path) -> Local:
     """The stack that is up in a folder; NotUp when there is none."""
     try:
         said = json.loads((folder / MARKER).read_bytes())
-        os.kill(said.pop("pid"), 0)
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError:
         raise NotUp(folder) from None
+    if not _lives(said.pop("pid")):
+        raise NotUp(folder)
     return Local(**{**said, "tickers": tuple(said["tickers"])})
 
 
@@ -95,7 +96,7 @@ def bring_down(folder: Path) -> str:
     pid = json.loads((folder / MARKER).read_bytes())["pid"]
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _ENDS_WITHIN_S
-    while (folder / MARKER).exists():
+    while _lives(pid):
         if time.monotonic() > deadline:
             raise StockflowError(f"process {pid} did not end within {_ENDS_WITHIN_S:g} s: see {folder / LOG}")
         time.sleep(0.1)
@@ -132,6 +133,14 @@ def _holding(folder: Path) -> Iterator[None]:
             raise AlreadyUp(folder) from exc
         (folder / MARKER).unlink(missing_ok=True)  # of one that was killed
         yield
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _failed(log: str, status: int) -> StockflowError:

@@ -72,9 +72,8 @@ class PhaseLogs:
 
     def _job_sources(self, state: StateRun) -> Iterator[Source]:
         job_id = state.submitted["JobId"]
-        (job,) = self._batch.describe_jobs(jobs=[job_id])["jobs"]
-        size = job.get("arrayProperties", {}).get("size", 0)
-        jobs = [job]
+        jobs = self._batch.describe_jobs(jobs=[job_id])["jobs"]  # none of a job that Batch has forgotten
+        size = sum(job.get("arrayProperties", {}).get("size", 0) for job in jobs)
         if size:
             names = [f"{job_id}:{index}" for index in range(size)]
             pages = [names[start : start + 100] for start in range(0, size, 100)]  # DescribeJobs takes 100

@@ -34,7 +34,7 @@ from embedded.aws.host import Host
 from embedded.aws.iam import guard
 from embedded.aws.iam.record import Record
 from embedded.aws.ports import HOST, check_port
-from embedded.aws.state import StateFolder
+from embedded.aws.state import StateFolder, claim
 
 _OUR_MESSAGE = "embedded AWS: "
 
@@ -92,6 +92,8 @@ def main() -> int:
         signal.signal(number, lambda *_: done.set())
     try:
         check_port(options.port, "--port")
+        if options.state:
+            claim(options.state)
         with tempfile.TemporaryDirectory(prefix="embedded-aws-", ignore_cleanup_errors=True) as folder:
             _serve(options, Path(folder), done)
     except StockflowError as exc:

@@ -2,6 +2,7 @@
 
     objects/<stack>.<logical id>/<key>.object    the newest version of each object of the deployment's buckets
     executions/<name>.json                       DescribeExecution and GetExecutionHistory of what has ended
+    jobs/<id>.json                               DescribeJobs of what has ended: it names the log streams
     logs/<group>/<stream>.json                   log events
 
 Buckets go by their logical ids, so a deployment with other physical names finds its objects again. An object is
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
+from moto.batch.models import batch_backends
 from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from app.errors import StockflowError
 from embedded.aws.account import ACCOUNT, PARTITION, REGION, client
+from embedded.aws.batch.job import PastJob
 from embedded.aws.deployment.deploy import Deployed
 from embedded.aws.states.past import PastExecution
 
@@ -45,6 +48,17 @@ class StateInUse(StockflowError):
     exit_code = 10
 
 
+def claim(folder: Path) -> None:
+    """Make the folder of a state, or take one; StateInUse when it is somebody else's or cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / "objects").is_dir():
+            raise StateInUse(f"{folder} holds something else than an embedded AWS's state: name a new folder")
+        (folder / "objects").mkdir(exist_ok=True)
+    except OSError as exc:
+        raise StateInUse(f"{folder} cannot be written ({exc.strerror}): name another folder") from exc
+
+
 class StateFolder:
     """WSGI application around moto's: hands requests on, and copies what they wrote once a folder is open."""
 
@@ -55,11 +69,7 @@ class StateFolder:
         self._lock = threading.Lock()
 
     def open(self, folder: Path, deployed: Deployed, endpoint: str) -> None:
-        """Put back what the folder holds, and keep what is written from now on."""
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not (folder / "objects").is_dir():
-            raise StateInUse(f"{folder} holds something else than an embedded AWS's state: name a new folder")
-        (folder / "objects").mkdir(exist_ok=True)
+        """Put back what a claimed folder holds, and keep what is written from now on."""
         self._buckets = {
             resource.id: f"{name}.{logical}"
             for name, stack in deployed.stacks.items()
@@ -71,6 +81,7 @@ class StateFolder:
             for key, path in _objects(folder / "objects" / name):
                 s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
         _restore_logs(folder / "logs")
+        _restore_jobs(folder / "jobs")
         _restore_executions(folder / "executions")
         self._folder = folder
 
@@ -78,6 +89,7 @@ class StateFolder:
         """Keep executions and logs."""
         if self._folder is not None:
             _keep_logs(self._folder / "logs")
+            _keep_jobs(self._folder / "jobs")
             _keep_executions(self._folder / "executions")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -171,6 +183,18 @@ def _restore_logs(folder: Path) -> None:
         events = json.loads(path.read_bytes())
         if events:
             backend.put_log_events(group, stream, events)
+
+
+def _keep_jobs(folder: Path) -> None:
+    for job in batch_backends[ACCOUNT][REGION]._jobs.values():
+        described = job.describe()
+        if not isinstance(job, PastJob) and described["status"] in {"SUCCEEDED", "FAILED"}:
+            _write(folder / f"{quote(job.job_id, safe='')}.json", _json(described))
+
+
+def _restore_jobs(folder: Path) -> None:
+    past = [PastJob(json.loads(path.read_bytes())) for path in sorted(folder.glob("*.json"))]
+    batch_backends[ACCOUNT][REGION]._jobs |= {job.job_id: job for job in past}
 
 
 def _keep_executions(folder: Path) -> None:

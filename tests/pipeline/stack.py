@@ -120,4 +120,4 @@ def _has(process: psutil.Process, wanted: Mapping[str, str]) -> bool:
         environ = process.environ()
     except psutil.Error:
         return False
-    return wanted.items() <= environ.items()
+    return all(environ.get(name) == value for name, value in wanted.items())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -17,6 +18,13 @@ import pytest
 SMALL = ("--sim", "tickers=3", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
 ANY_MODEL = ("--set", "gate.min_skill=-1")
 """So short a training is for the way to serving, not for the model."""
+EVERY_STATE = [
+    *("ValidateInput", "IfClosed", "Run", "IfPlan", "PlanShards", "IfIngest", "ScaleFleet", "IfOneShard"),
+    *("IngestShards", "ReleaseFleet", "CheckCoverage", "IfDataset", "BuildDataset", "IfTrain", "TrainModel"),
+    *("GateModel", "IfBetter", "PromoteModel", "IfServe", "CreateCluster", "ServeSession", "StreamPredictions"),
+    *("FeedTicks", "VerifyPredictions", "ReleaseCluster", "Finished", "Succeeded"),
+]
+"""Those that the definition enters for {}, but for the one of a single shard."""
 
 
 def start(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -62,53 +70,59 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     assert (out / "models" / summary["model_id"] / "model.onnx").is_file()
     assert "coverage: 4 tickers x 9 sessions: 3 complete, 1 partial" in said
     assert str(out / "summary.json") in said
+    assert summary["execution"]["status"] == "SUCCEEDED"
+    assert sorted(summary["execution"]["states"]) == sorted(EVERY_STATE)  # branches run side by side
+    assert summary["execution"]["retries"] == 0
+    assert summary["deployment"]["not_created"] == {}
+    check_grants(summary, json.loads((out / "iam.json").read_text()))
+    assert {path.name for path in (out / "logs").iterdir()} >= {"ingest.log", "dataset.log", "train.log", "serve.log"}
 
 
-def test_a_run_whose_model_is_not_promoted_serves_nothing_and_says_why(tmp_path: Path) -> None:
+def check_grants(summary: dict[str, Any], iam: dict[str, Any]) -> None:
+    """No call was refused, no grant is there without use or reason, no reason without a grant."""
+    assert iam["calls_without_grant"] == []
+    assert iam["unused_grants_unjustified"] == []
+    assert iam["needless_reasons"] == []
+    assert {"calls_without_grant": 0, "unused_grants_unjustified": 0}.items() <= summary["iam"].items()
+    assert summary["iam"]["calls"] == sum(call["count"] for call in iam["calls"]) > 500
+    assert all(set(call) == {"role", "action", "resource", "count", "allowed"} for call in iam["calls"])
+
+
+def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(*SMALL, "--set", "gate.min_skill=1", "--out", str(out))
-    said, errors = process.communicate(timeout=200)
-    assert process.returncode == 8
-    assert errors.startswith("stockflow: serve failed: no model has been promoted: s3://stockflow-model/models/current")
-    summary = json.loads((out / "summary.json").read_text())
-    assert [p["status"] for p in summary["phases"]] == [*["succeeded"] * 4, "failed"]
-    assert summary["promoted"] is False
-    assert summary["promotion_reason"].endswith(" validation windows, is not above gate.min_skill=1")
-    assert f"model not promoted: {summary['promotion_reason']}" in said
-    decision = json.loads((out / "models" / summary["model_id"] / "decision.json").read_text())
-    assert (decision["promote"], decision["serving"]) == (False, "")
-
-
-@pytest.mark.parametrize(
-    "phase",
-    [
-        "ingest",
-        pytest.param("dataset", marks=pytest.mark.chaos),
-        pytest.param("train", marks=pytest.mark.chaos),
-        "serve",
-    ],
-)
-def test_an_interrupted_run_leaves_no_process_and_says_where_it_stopped(tmp_path: Path, phase: str) -> None:
-    out = tmp_path / "run"
-    slow = ["--latency-ms", "6000"] if phase == "ingest" else []  # or it may end before it is interrupted
-    process = start(*SMALL, *ANY_MODEL, *slow, "--out", str(out))
+    process = start(*SMALL, *ANY_MODEL, "--out", str(out))
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(f"{phase}: started"):
+        if line.startswith("TrainModel: started"):
             break
-    time.sleep({"ingest": 4, "dataset": 1.5, "train": 8, "serve": 8}[phase])
+    time.sleep(4)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3  # the two servers and the phase
+    assert len(family) >= 5  # two servers, mpirun and its ranks
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "stockflow: interrupted"
+    assert errors.strip().startswith("stockflow: train: interrupted")
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "interrupted"
-    assert summary["error"] == f"{phase}: interrupted"
+    assert summary["execution"]["status"] == "ABORTED"
+    assert [p["status"] for p in summary["phases"]] == [*["succeeded"] * 2, "interrupted", *["not started"] * 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run"]
+
+
+def test_a_run_that_fails_says_in_which_state_and_why(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(*SMALL, "--tickers", "SIM001,NOSUCH", "--out", str(out))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 4
+    assert errors.startswith(
+        "stockflow: CheckCoverage: UniverseError: Yahoo knows no ticker 'NOSUCH': correct the universe"
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == summary["phases"][0]["status"] == "failed"
+    assert summary["execution"]["states"][-3:] == ["Release", "Notify", "Failed"]
+    assert summary["error"] in errors
 
 
 @pytest.mark.parametrize(
@@ -138,24 +152,23 @@ def test_a_port_in_use_is_named_with_the_flag_that_chooses_another(tmp_path: Pat
     assert errors == f"stockflow: port {taken_port} is in use: choose another with --s3-port, or 0 for any free one\n"
 
 
-def test_an_s3_that_dies_under_a_run_ends_it_with_its_address_and_a_summary(tmp_path: Path) -> None:
+def test_an_embedded_aws_that_dies_under_a_run_ends_it_and_all_its_tasks(tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(*SMALL, "--out", str(out))
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("dataset: started"):
+        if line.startswith("IngestShards: started"):
             break
-    family = psutil.Process(process.pid).children()
-    endpoint = next(p for p in family if "embedded.endpoint" in p.cmdline())
-    endpoint.kill()
+    family = psutil.Process(process.pid).children(recursive=True)
+    server = next(p for p in family if "embedded.aws.server" in p.cmdline())
+    server.kill()
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3
-    assert errors.startswith("stockflow: dataset failed: S3 at http://127.0.0.1:")
-    assert "does not answer" in errors
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["status"] == "failed"
-    assert [p["status"] for p in summary["phases"]] == ["succeeded", "failed", *["not started"] * 3]
-    assert (out / "logs" / "dataset.log").read_text().strip().splitlines()[-1].startswith("stockflow: S3 at http://")
+    assert process.returncode == 10
+    assert errors.startswith("stockflow: the embedded AWS at http://127.0.0.1:")
+    assert "does not answer any more" in errors
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("program", ["mpirun", "java"])

@@ -56,7 +56,7 @@ def test_results_take_the_place_of_an_earlier_run_s(tmp_path: Path, logs: Path) 
     shared = bucket(s3)
     for key in (contract.plan_key("r"), contract.LATEST_PREDICTIONS_KEY, contract.warm_state_key("r")):
         shared.put(key, b"{}")
-    write_run_folder(out, {"status": "succeeded"}, {"market": shared, "predictions": shared}, "r", logs)
+    write_run_folder(out, {"status": "succeeded"}, {"market": shared, "predictions": shared}, "r", logs, {})
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert found == ["latest.json", "logs/ingest.log", "plan.json", "summary.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "work"]
@@ -68,6 +68,6 @@ def test_an_earlier_run_s_results_stay_when_the_new_ones_cannot_be_read(tmp_path
     (out / "summary.json").write_text("old")
     gone = bucket(FakeS3(error=ValueError("gone")))
     with pytest.raises((ValueError, StorageError)):
-        write_run_folder(out, {}, {"market": gone}, "r", logs)
+        write_run_folder(out, {}, {"market": gone}, "r", logs, {})
     assert (out / "summary.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "work"]

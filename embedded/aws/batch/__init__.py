@@ -110,7 +110,7 @@ class _Calls:
 
     def reset(self, backend: Any) -> None:
         """What moto does when all its backends are reset, with the processes stopped."""
-        for job in list(backend._jobs.values()):
+        for job in [job for job in backend._jobs.values() if isinstance(job, Job)]:
             self._fleet.terminate(job, "the embedded AWS was reset")
         BaseBackend.reset(backend)
 
@@ -120,7 +120,7 @@ class _Calls:
             if not request.get(name):
                 raise ClientException(f"'{name}' is a required field (cannot be an empty string)")
         job = backend.get_job_by_id(request["jobId"].rpartition("/")[2])
-        if job is not None:
+        if isinstance(job, Job):  # and not one of an earlier life
             end(job, request["reason"])
         return {}
 

@@ -6,6 +6,7 @@ import itertools
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,3 +170,24 @@ class Job:
         if self.children:
             return {"arrayProperties": {"statusSummary": self.children_by_status(), "size": len(self.children)}}
         return {}
+
+
+@dataclass(frozen=True)
+class PastJob:
+    """A job of an earlier life of the embedded AWS: it can be described, and does nothing."""
+
+    described: Mapping[str, Any]
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return str(self.described["jobId"])
+
+    @property
+    def arn(self) -> str:
+        """Its ARN."""
+        return str(self.described["jobArn"])
+
+    def describe(self) -> dict[str, Any]:
+        """As it was described."""
+        return dict(self.described)

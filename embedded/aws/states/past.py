@@ -10,6 +10,8 @@ from typing import Any
 from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.backend.execution import Execution
 
+from embedded.aws.account import ACCOUNT, REGION
+
 
 class PastExecution(Execution):  # type: ignore[misc]
     """state_machine: the one that it belongs to, None where that is not deployed any more."""
@@ -24,8 +26,8 @@ class PastExecution(Execution):  # type: ignore[misc]
             sm_type=machine.sm_type,
             role_arn=machine.roleArn,
             exec_arn=described["executionArn"],
-            account_id=machine.account_id,
-            region_name=machine.region_name,
+            account_id=ACCOUNT,
+            region_name=REGION,
             state_machine=machine,
             start_date=datetime.fromisoformat(described["startDate"]),
             cloud_watch_logging_session=None,
