@@ -7,7 +7,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +19,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.iam.access_control import PermissionResult
-from moto.s3.models import FakeBucket
+from moto.s3.models import s3_backends
 
-from embedded.aws.account import ACCOUNT, REGION, Credentials, client
-from embedded.aws.iam.guard import Guard
-from embedded.aws.iam.record import Record
-from tests.embedded.iam_requests import HERE, environ_of
+from embedded.aws.account import ACCOUNT, PARTITION, Credentials, client
+from tests.embedded.iam_requests import HERE
 
 Statement = Mapping[str, Any]
 TRUST = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
@@ -299,7 +296,8 @@ def test_resource_policies_allow_and_deny(guarded: Guarded) -> None:
 
 def test_moto_still_takes_a_deny_under_a_condition_for_a_deny() -> None:
     with mock_aws():
-        bucket = FakeBucket("market", ACCOUNT, REGION)
+        client("s3", "http://s3.amazonaws.com").create_bucket(Bucket="market")
+        bucket = s3_backends[ACCOUNT][PARTITION].get_bucket("market")
         bucket.policy = document(*ENCRYPTED_TRANSPORT).encode()
         assert bucket.get_permission("s3:GetObject", "arn:aws:s3:::market/a") == PermissionResult.DENIED
 
@@ -393,21 +391,3 @@ def test_who_somebody_is_may_always_be_asked(guarded: Guarded) -> None:
     role = guarded.role({"Effect": "Deny", "Action": "*", "Resource": "*"})
     sts = client("sts", guarded.url, guarded.credentials(role))
     assert sts.get_caller_identity()["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/evening"
-
-
-def test_a_decision_takes_less_than_a_millisecond() -> None:
-    with mock_aws():
-        iam, sts = client("iam", "http://iam.amazonaws.com"), client("sts", "http://sts.amazonaws.com")
-        arn = iam.create_role(RoleName="worker", AssumeRolePolicyDocument=document(TRUST))["Role"]["Arn"]
-        reads = [allow("s3:GetObject", [f"arn:aws:s3:::market/{name}/*" for name in range(10)]) for _ in range(10)]
-        iam.put_role_policy(RoleName="worker", PolicyName="inline", PolicyDocument=document(*reads, OPEN))
-        made = sts.assume_role(RoleArn=arn, RoleSessionName="evening")["Credentials"]
-        environ = environ_of("s3", "get_object", Bucket="market", Key="bars/a")
-        environ["HTTP_AUTHORIZATION"] = environ["HTTP_AUTHORIZATION"].replace("ASIAWORKER", made["AccessKeyId"])
-        environ["HTTP_X_AMZ_SECURITY_TOKEN"] = made["SessionToken"]
-        guard = Guard(lambda environ, start_response: [b"passed"], Record())
-        assert guard(environ, lambda *_: print) == [b"passed"]  # reads botocore's model of S3
-        started = time.process_time()
-        for _ in range(200):
-            guard(environ, lambda *_: print)
-        assert (time.process_time() - started) / 200 < 0.001

@@ -163,7 +163,15 @@ class Services:
         fetch = {"requests": 5, "retries": 0, "rate_limited": 0}
         for shard in plan.shards:
             tickers = [
-                {"ticker": name, "status": "complete", "rows": 390, "missing": {}, "error": "", "fetch": fetch}
+                {
+                    "ticker": name,
+                    "status": "complete",
+                    "rows": 390,
+                    "missing": {},
+                    "error": "",
+                    "fetch": fetch,
+                    "held": 0,
+                }
                 for name in shard.tickers
             ]
             self.market.put_json(contract.manifest_key(run_id, shard.name), {"tickers": tickers})

@@ -99,6 +99,7 @@ def write_manifests(plan: Plan, market: Bucket, **statuses: str) -> None:
                 "missing": {},
                 "error": "too busy" if ticker in statuses else "",
                 "fetch": {"requests": 4, "retries": 2, "rate_limited": 1},
+                "held": 0,
             }
             for ticker in shard.tickers
         ]

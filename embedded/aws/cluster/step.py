@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,6 @@ from typing import Any, Final
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.clock import system_clock
 from app.errors import StockflowError
 from embedded.aws.account import client
 from embedded.aws.cluster.logs import LogFiles
@@ -205,7 +205,7 @@ class StepRun:
         return Outcome(status, last[where], where, stopped)
 
     def _note(self, text: str) -> None:
-        now = system_clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._logs.line("controller", f"{now} {text}")
 
 
