@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from app import contract
-from app.errors import StockflowError
 from app.ingest.universe import DOW_30
-from app.processes import find_java, find_program, last_error
-from app.settings import Settings
+from app.processes import find_java, find_program
 from app.storage import Bucket
 from embedded.aws.account import client
 from embedded.aws.ports import check_port
 from embedded.services import AWS_VARIABLES, SIMULATED, Service, clean_environ, start_aws, start_yahoo
+from embedded.synthesis import assembly
 
-ROOT = Path(__file__).resolve().parent.parent
 YAHOO = "yahoo"
 _MACHINE_OUTPUT = "StateMachine"
 _BUCKET_OUTPUTS = {"market": "MarketBucket", "model": "ModelBucket", "predictions": "PredictionsBucket"}
 _CALLS_WITHIN_S = 30
-_RANKS = 2
-"""MPI ranks of a training job, as many as a small laptop has cores."""
 
 
 @dataclass(frozen=True)
@@ -105,30 +97,12 @@ def running(options: LocalOptions, environ: Mapping[str, str], say: Callable[[st
     with ExitStack() as stack:
         run_environ = {**clean_environ(environ), contract.ENV_PROGRESS: "json"}
         tickers, market = _open_market(options, run_environ, stack)
-        assembly = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockflow-assembly-")))
-        say("synthesising the templates")
-        synthesise(assembly, tickers, run_environ)
+        say("synthesising the templates, unless they are there")
+        templates = assembly(tickers, run_environ)
         say("deploying them into the embedded AWS")
-        aws = start_aws(options.s3_port, run_environ, assembly=assembly, state=options.state)
+        aws = start_aws(options.s3_port, run_environ, assembly=templates, state=options.state)
         stack.callback(aws.stop)
         yield Local(aws.url, market, tickers, run_environ.get(contract.ENV_NOW), aws.ready["deployed"], aws.pid)
-
-
-def synthesise(folder: Path, tickers: tuple[str, ...], environ: Mapping[str, str]) -> None:
-    """Write the cloud assembly, as `cdk synth` does, with a laptop's defaults where cdk.json has a fleet's."""
-    settings = Settings().model_dump(mode="json")
-    context = {"settings": settings, "universe": ",".join(tickers), "training.processes": _RANKS}
-    programs = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])  # node is there
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")],
-        env={**environ, "PATH": programs, "CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StockflowError(f"the templates cannot be synthesised: {last_error(done.stderr.splitlines())}")
 
 
 def _open_market(options: LocalOptions, run_environ: dict[str, str], stack: ExitStack) -> tuple[tuple[str, ...], str]:

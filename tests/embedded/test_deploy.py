@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from embedded.aws.deployment.assembly import Assembly, BadAssembly
-from embedded.aws.deployment.definition import Substitution, substituted_definition
 from embedded.aws.deployment.deploy import Deployed, deploy
 from embedded.aws.deployment.publishing import write_zip
 from embedded.aws.host import Host
+from tests.embedded.definition import DeployedValues, substituted_definition
 from tests.embedded.deploying import Deploying, write_assembly
 from tests.infra.synthesised import VARIATIONS, Synthesised
 
@@ -34,7 +34,7 @@ _CONTEXTS: Mapping[str, Mapping[str, Any]] = {
 class Expected:
     """The properties of a resource in its template, each with CloudFormation's functions carried out."""
 
-    def __init__(self, values: Substitution, properties: Mapping[str, Any]) -> None:
+    def __init__(self, values: DeployedValues, properties: Mapping[str, Any]) -> None:
         self._values = values
         self._properties = properties
 
@@ -61,7 +61,7 @@ class App:
     def resources(self, kind: str) -> Iterator[tuple[str, Expected]]:
         """Physical id and expected properties of all resources of a type, in both stacks."""
         for stack in self.assembly.stacks:
-            values = Substitution(stack, self.deployed)
+            values = DeployedValues(stack, self.deployed)
             for name, resource in stack.template["Resources"].items():
                 if resource["Type"] == kind:
                     yield self.deployed.stacks[stack.name].resources[name].id, Expected(values, resource["Properties"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tests.infra.templates import Template, resources
+from tests.substitution import Substitution
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -42,35 +42,19 @@ _ARN_ATTRIBUTES = {"Arn", "JobQueueArn", "ComputeEnvironmentArn", "TopicArn"}
 _NAME_LENGTH = 63
 
 
-class Deployed:
+class Deployed(Substitution):
     """One stack. exports: what other stacks give to it, by name."""
 
     def __init__(self, stack: str, template: Template, exports: Mapping[str, Any] | None = None) -> None:
+        super().__init__(exports or {})
         self._stack = stack
         self._resources = template["Resources"]
         self._outputs = template.get("Outputs", {})
-        self._functions: Mapping[str, Callable[[Any], Any]] = {
-            "Ref": lambda name: _PSEUDO.get(name) or self._reference(name),
-            "Fn::GetAtt": lambda found: self._attribute(*found),
-            "Fn::ImportValue": lambda name: (exports or {})[name],
-            "Fn::Join": lambda joined: joined[0].join(str(self.value(part)) for part in joined[1]),
-            "Fn::Sub": lambda text: re.sub(r"\$\{([^}]+)\}", lambda name: self.value({"Ref": name[1]}), text),
-        }
 
     def exports(self) -> dict[str, Any]:
         """Values of the outputs that other stacks may import."""
         given = [output for output in self._outputs.values() if "Export" in output]
         return {output["Export"]["Name"]: self.value(output["Value"]) for output in given}
-
-    def value(self, written: Any) -> Any:
-        """What the template's value is once the stack is deployed."""
-        if isinstance(written, list):
-            return [self.value(item) for item in written]
-        if not isinstance(written, dict):
-            return written
-        if len(written) == 1 and (name := next(iter(written))).startswith(("Fn::", "Ref")):
-            return self._functions[name](written[name])
-        return {name: self.value(item) for name, item in written.items()}
 
     def definition(self) -> dict[str, Any]:
         """The state machine's definition, as Step Functions gets it."""
@@ -79,18 +63,20 @@ class Deployed:
         definition: dict[str, Any] = json.loads(self.value(machine["DefinitionString"]))
         return definition
 
-    def _reference(self, name: str) -> str:
+    def reference(self, name: str) -> str:
+        if name in _PSEUDO:
+            return _PSEUDO[name]
         kind = self._resources[name]["Type"]
         if kind in _REF_IS_ARN:
-            return self._attribute(name, "Arn")
+            return self.attribute(name, "Arn")
         digest = self._digest(name)
         return _IDS[kind].format(digits=digest[:17], upper=digest[:13].upper()) if kind in _IDS else self._name(name)
 
-    def _attribute(self, name: str, attribute: str) -> str:
+    def attribute(self, name: str, attribute: str) -> str:
         if attribute in _ARN_ATTRIBUTES:
             return _ARNS[self._resources[name]["Type"]].format(name=self._name(name))
         if attribute in {"GroupId", "VpcId"}:
-            return self._reference(name)
+            return self.reference(name)
         if attribute in {"Name", "QueueName", "TopicName"}:
             return self._name(name)
         raise AssertionError(f"attribute {attribute} of {name} is not known here")

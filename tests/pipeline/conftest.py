@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,12 @@ class World:
 
     def with_run(self, run_id: str, **variables: str) -> World:
         return replace(self, environ={**self.environ, contract.ENV_RUN_ID: run_id, **variables})
+
+    def with_empty_market(self, run_id: str, **variables: str) -> World:
+        """Another run, in a market bucket of its own, where no bar is held yet."""
+        bucket = f"market-of-{run_id}-{uuid.uuid4().hex[:8]}"
+        client("s3", self.environ[contract.ENV_AWS_ENDPOINT_URL]).create_bucket(Bucket=bucket)
+        return self.with_run(run_id, **variables, **{contract.ENV_MARKET_BUCKET: bucket})
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

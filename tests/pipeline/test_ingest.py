@@ -52,7 +52,7 @@ def test_an_unknown_ticker_is_named_and_accounted_for(world: World) -> None:
 
 def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> None:
     with running_server(MARKET, faults=Faults(storm=True, retry_after_s=0)) as yahoo:
-        run = world.with_run("storm", **{contract.ENV_YAHOO_URL: yahoo.url})
+        run = world.with_empty_market("storm", **{contract.ENV_YAHOO_URL: yahoo.url})
         before = run.market.keys(contract.BARS_PREFIX)
         done = run.stockflow(
             "ingest", "--tickers", "SIM001,SIM002,SIM003", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0"
@@ -66,7 +66,7 @@ def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> Non
 
 
 def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_by_its_coverage(world: World) -> None:
-    run = world.with_run("attempts", **{contract.ENV_SHARD_ATTEMPTS: "3"})
+    run = world.with_empty_market("attempts", **{contract.ENV_SHARD_ATTEMPTS: "3"})
     shard = ("ingest", "--shard", "0", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0")
     run.must("ingest", "--tickers", "SIM001,SIM002", "--only", "plan", "--set", "ingest.days=7",
              "--set", "ingest.shards=1")  # fmt: skip
@@ -91,7 +91,7 @@ def test_faults_in_every_fifth_answer_change_no_bar(world: World) -> None:
     """Everything but `short`, which no client can tell from a thin session without knowing what lacks."""
     kinds: tuple[FaultKind, ...] = ("429", "500", "drop", "truncated", "malformed")
     with running_server(MARKET, faults=Faults(share=0.2, kinds=kinds, seed=3, retry_after_s=0)) as yahoo:
-        run = world.with_run("faulty", **{contract.ENV_YAHOO_URL: yahoo.url})
+        run = world.with_empty_market("faulty", **{contract.ENV_YAHOO_URL: yahoo.url})
         run.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7", "--set", "ingest.backoff_s=0.01",
                  "--set", "ingest.attempts=10")  # fmt: skip
         assert sum(yahoo.stats()["faults"].values()) > 0
@@ -114,7 +114,7 @@ def test_an_s3_that_does_not_answer_is_one_line(world: World) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_ingest_takes_its_workers_with_it(world: World, number: signal.Signals) -> None:
     with running_server(MARKET, faults=Faults(latency_ms=5000)) as yahoo:
-        run = world.with_run("interrupted", **{contract.ENV_YAHOO_URL: yahoo.url})
+        run = world.with_empty_market("interrupted", **{contract.ENV_YAHOO_URL: yahoo.url})
         process = run.popen("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
         family: list[psutil.Process] = []
         while len(family) < 3:  # two workers and multiprocessing's own

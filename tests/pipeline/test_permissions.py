@@ -12,20 +12,16 @@ from typing import Any
 import pytest
 
 from app import contract
-from embedded.local import Local, synthesise
+from embedded.local import Local
 from embedded.phase_logs import PhaseLogs
 from embedded.reasons import explain
 from embedded.services import clean_environ, start_aws, start_yahoo
+from embedded.synthesis import assembly
 from tests.pipeline.stack import Stack
 
-SIMULATED = ("--sim", "tickers=2", "--sim", "sessions=5")
-
-
-@pytest.fixture(scope="module")
-def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("assembly")
-    synthesise(folder, ("SIM001", "SIM002"), clean_environ(os.environ))
-    return folder
+TICKERS = ("SIM001", "SIM002", "SIM003", "SIM004")
+"""As the other tests of this folder, so that the assembly is made once."""
+SIMULATED = ("--sim", "tickers=4", "--sim", "sessions=5")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +32,9 @@ def environ() -> Iterator[dict[str, str]]:
     yahoo.stop()
 
 
-def without(assembly: Path, folder: Path, policy: str, action: str) -> Path:
-    """A copy of the assembly whose policy, by the beginning of its logical id, does not allow the action."""
-    shutil.copytree(assembly, folder)
+def without(templates: Path, folder: Path, policy: str, action: str) -> Path:
+    """A copy of an assembly whose policy, by the beginning of its logical id, does not allow the action."""
+    shutil.copytree(templates, folder)
     (template_file,) = folder.glob("*-compute.template.json")
     template = json.loads(template_file.read_text())
     removed = 0
@@ -68,7 +64,6 @@ def remove(statement: dict[str, Any], action: str) -> bool:
     ],
 )
 def test_a_statement_less_fails_the_state_that_needs_it(
-    assembly: Path,
     environ: dict[str, str],
     tmp_path: Path,
     policy: str,
@@ -77,13 +72,11 @@ def test_a_statement_less_fails_the_state_that_needs_it(
     error: str,
     refused: str,
 ) -> None:
-    aws = start_aws(0, environ, assembly=without(assembly, tmp_path / "assembly", policy, action))
+    aws = start_aws(0, environ, assembly=without(assembly(TICKERS, environ), tmp_path / "assembly", policy, action))
     try:
-        local = Local(
-            aws.url, "simulated", ("SIM001", "SIM002"), environ[contract.ENV_NOW], aws.ready["deployed"], aws.pid
-        )
+        local = Local(aws.url, "simulated", TICKERS, environ[contract.ENV_NOW], aws.ready["deployed"], aws.pid)
         stack = Stack(local)
-        execution = stack.wait(stack.start("ingest"))
+        execution = stack.wait(stack.start("ingest", universe=["SIM001", "SIM002"]))
         failed = execution.failed_state()
         assert failed is not None
         assert (execution.status, failed.name, execution.error) == ("FAILED", state, error)

@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-SMALL = ("--sim", "tickers=3", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
+SMALL = ("--sim", "tickers=4", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
 ANY_MODEL = ("--set", "gate.min_skill=-1")
 """So short a training is for the way to serving, not for the model."""
 EVERY_STATE = [

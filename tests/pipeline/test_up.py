@@ -16,7 +16,7 @@ import pytest
 from embedded.daemon import MARKER
 from tests.pipeline.stack import FAST, until
 
-MARKET = ("--sim", "tickers=2", "--sim", "sessions=5")
+MARKET = ("--sim", "tickers=4", "--sim", "sessions=5")
 INGEST = json.dumps({"phases": ["ingest"], "settings": {"ingest": FAST["ingest"]}})
 
 
@@ -78,7 +78,7 @@ def test_a_stack_is_brought_up_asked_worked_with_and_brought_down(
     assert name in shown
     assert "SUCCEEDED" in shown
     assert "ReleaseFleet" in shown
-    assert operator.must("logs", "ingest", "--execution", name).count("1/1 tickers") == 2
+    assert operator.must("logs", "ingest", "--execution", name).count("2/2 tickers") == 2
     assert "has ended already: SUCCEEDED" in operator.must("stop")
 
     wrong = operator.stockflow("start", "--input", "-", "--follow", text='{"phases": ["shopping"]}')

@@ -5,13 +5,13 @@ Done without moto, and from physical ids alone, to hold against what a deploymen
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from embedded.aws.account import ACCOUNT, PARTITION, REGION
 from embedded.aws.deployment.assembly import BadAssembly, Stack
 from embedded.aws.deployment.deploy import Deployed
+from tests.substitution import Substitution
 
 _MACHINE: Final = "AWS::StepFunctions::StateMachine"
 _HERE: Final = f"{REGION}:{ACCOUNT}"
@@ -43,15 +43,15 @@ def substituted_definition(stack: Stack, deployed: Deployed) -> str:
     machines = [resource for resource in stack.template["Resources"].values() if resource["Type"] == _MACHINE]
     if len(machines) != 1:
         raise BadAssembly(f"stack {stack.name} has {len(machines)} state machines, not one")
-    return str(Substitution(stack, deployed).value(machines[0]["Properties"]["DefinitionString"]))
+    return str(DeployedValues(stack, deployed).value(machines[0]["Properties"]["DefinitionString"]))
 
 
-class Substitution:
-    """CloudFormation's functions over what a stack came to."""
+class DeployedValues(Substitution):
+    """Values of a stack, from the physical ids that its deployment came to."""
 
     def __init__(self, stack: Stack, deployed: Deployed) -> None:
+        super().__init__(deployed.exports)
         self._resources = deployed.stacks[stack.name].resources
-        self._exports = deployed.exports
         self._pseudo = {
             "AWS::AccountId": ACCOUNT,
             "AWS::Partition": PARTITION,
@@ -59,35 +59,11 @@ class Substitution:
             "AWS::StackName": stack.name,
             "AWS::URLSuffix": "amazonaws.com",
         }
-        self._functions: Mapping[str, Callable[[Any], Any]] = {
-            "Ref": self._reference,
-            "Fn::GetAtt": lambda found: self._attribute(*found),
-            "Fn::ImportValue": lambda name: self._exports[self.value(name)],
-            "Fn::Join": lambda joined: joined[0].join(str(self.value(part)) for part in joined[1]),
-            "Fn::Sub": self._sub,
-        }
 
-    def value(self, written: Any) -> Any:
-        """What a value of the template is; KeyError for a function or an attribute that is not known here."""
-        if isinstance(written, list):
-            return [self.value(item) for item in written]
-        if not isinstance(written, dict):
-            return written
-        if len(written) == 1 and (name := next(iter(written))).startswith(("Fn::", "Ref")):
-            return self._functions[name](written[name])
-        return {name: self.value(item) for name, item in written.items()}
-
-    def _reference(self, name: str) -> str:
+    def reference(self, name: str) -> str:
         return self._pseudo.get(name) or self._resources[name].id
 
-    def _attribute(self, name: str, attribute: str) -> str:
+    def attribute(self, name: str, attribute: str) -> str:
         resource = self._resources[name]
         form = _ATTRIBUTES[resource.kind, attribute]
         return form.format(id=resource.id, name=resource.id.rpartition("/")[2], last=resource.id.rpartition(":")[2])
-
-    def _sub(self, text: str) -> str:
-        def put_in(found: re.Match[str]) -> str:
-            name, _, attribute = found[1].partition(".")
-            return self._attribute(name, attribute) if attribute else self._reference(name)
-
-        return re.sub(r"\$\{!", "${", re.sub(r"\$\{([^!}]+)\}", put_in, text))
