@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import reduce
@@ -32,7 +33,12 @@ _market_options = (
     click.option("--fault-share", type=click.FloatRange(0, 1), help="Share of its answers that fail."),
     click.option("--fault-kinds", help="How they fail: of 429,500,drop,truncated,malformed,short,hang."),
     click.option("--sim", multiple=True, metavar="NAME=VALUE", help="Setting of the simulated market: tickers=50."),
-    click.option("--state", type=_PATH, help="Folder that outlives the embedded AWS: objects, executions and logs."),
+    click.option(
+        "--state",
+        type=_PATH,
+        callback=lambda context, option, path: path and path.expanduser().resolve(),
+        help="Folder that outlives the embedded AWS: objects, executions and logs.",
+    ),
 )
 _folder_option = click.option(
     "--dir",
@@ -100,8 +106,9 @@ def up(folder: Path, universe: str | None, **options: Any) -> None:
         os.environ,
         lambda line: click.echo(line, err=True),
     )
-    for name, value in local.exports().items():
-        click.echo(f"export {name}={value}")
+    click.echo(local.deployment(), err=True)
+    for name, value in local.exports(os.environ).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @click.command()
@@ -163,7 +170,7 @@ def logs(phase: str, follow: bool, execution: str | None, folder: Path) -> None:
 @click.argument("execution", required=False)
 @_folder_option
 def stop(execution: str | None, folder: Path) -> None:
-    """Stop an execution, by default the newest, and wait until all that it holds is released."""
+    """Stop an execution, by default the newest that runs, and wait until all that it holds is released."""
     from embedded.daemon import attach
     from embedded.operate import stop_execution
 

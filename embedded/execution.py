@@ -17,11 +17,18 @@ _NOT_TOLD = ("Release", "Notify", "Failed")
 
 @dataclass
 class StateRun:
-    """One stay in a state. attempts: how often its task was started; submitted: what its last task had started."""
+    """One stay in a state. attempts: how often its task was started; submitted: what its last task had started.
+
+    status: running, done, failed, or interrupted: left because of something else. A state that was not done may have
+    ended without having been exited. inside: the state that it is in a branch of.
+    """
 
     name: str
     entered: datetime
     exited: datetime | None = None
+    ended: datetime | None = None
+    status: str = "running"
+    inside: StateRun | None = None
     attempts: int = 0
     resource: str = ""
     submitted: dict[str, Any] = field(default_factory=dict)
@@ -32,7 +39,11 @@ class StateRun:
     @property
     def seconds(self) -> float | None:
         """How long it took; None while the execution is in it."""
-        return (self.exited - self.entered).total_seconds() if self.exited else None
+        return (self.ended - self.entered).total_seconds() if self.ended else None
+
+    def end(self, status: str, at: datetime) -> None:
+        """It is over."""
+        self.status, self.ended = status, at
 
 
 @dataclass(frozen=True)
@@ -80,33 +91,43 @@ def read_execution(states: Any, arn: str) -> Execution:
     described = states.describe_execution(executionArn=arn)
     pages = states.get_paginator("get_execution_history").paginate(executionArn=arn, maxResults=1000)
     events = [event for page in pages for event in page["events"]]
+    stopped = described.get("stopDate")
     return Execution(
         arn=arn,
         name=described["name"],
         status=described["status"],
         started=described["startDate"],
-        stopped=described.get("stopDate"),
-        states=tuple(read_states(events)),
+        stopped=stopped,
+        states=tuple(read_states(events, stopped)),
         error=described.get("error") or "",
         cause=described.get("cause") or "",
     )
 
 
-def read_states(events: Iterable[Mapping[str, Any]]) -> Iterator[StateRun]:
-    """The stays in states, from the events of a history."""
+def read_states(events: Iterable[Mapping[str, Any]], stopped: datetime | None = None) -> Iterator[StateRun]:
+    """The stays in states, from the events of a history. stopped: when the execution ended."""
     runs: dict[int, StateRun] = {}
     """By the id of an event, the stay it belongs to: an event names the one before it in its branch."""
     found: list[StateRun] = []
     for event in sorted(events, key=lambda event: int(event["id"])):
         run = runs.get(int(event.get("previousEventId", 0)))
         if entered := event.get("stateEnteredEventDetails"):
-            run = StateRun(entered["name"], event["timestamp"])
+            inside = run if run is None or run.ended is None else run.inside
+            run = StateRun(entered["name"], event["timestamp"], inside=inside)
             found.append(run)
         if exited := event.get("stateExitedEventDetails"):
             run = next((r for r in reversed(found) if r.name == exited["name"] and r.exited is None), run)
+        elif event.get("type") == "ParallelStateFailed" and run is not None:  # told with the branch that failed
+            run.end("failed", run.ended or event["timestamp"])
+            run = run.inside
+            if run is not None:
+                run.end("failed", event["timestamp"])
         if run is not None:
             runs[int(event["id"])] = run
             _tell(run, event)
+    for run in found:
+        if run.ended is None and (end := run.inside.ended if run.inside else stopped):
+            run.end("failed" if run.error else "interrupted", end)
     yield from found
 
 
@@ -125,3 +146,4 @@ def _tell(run: StateRun, event: Mapping[str, Any]) -> None:
             run.error, run.cause = failed.get("error", ""), failed.get("cause", "")
     if "stateExitedEventDetails" in event:
         run.exited = event["timestamp"]
+        run.end("failed" if run.error or run.status == "failed" else "done", run.exited)

@@ -6,23 +6,37 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app import contract
+from app.errors import StockflowError
 from app.ingest.universe import DOW_30
 from app.processes import find_java, find_program
 from app.storage import Bucket
 from embedded.aws.account import client
 from embedded.aws.ports import check_port
+from embedded.aws.state_folder import claim
 from embedded.services import AWS_VARIABLES, SIMULATED, Service, clean_environ, start_aws, start_yahoo
 from embedded.synthesis import assembly
+
+if TYPE_CHECKING:
+    from embedded.execution import Execution
 
 YAHOO = "yahoo"
 _MACHINE_OUTPUT = "StateMachine"
 _BUCKET_OUTPUTS = {"market": "MarketBucket", "model": "ModelBucket", "predictions": "PredictionsBucket"}
 _CALLS_WITHIN_S = 30
+
+
+class GoneError(StockflowError):
+    """The embedded AWS went away. seen: the execution that was followed, as it was last seen."""
+
+    exit_code = 10
+    seen: Execution | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +83,38 @@ class Local:
         try:
             connection.request("GET", "/_embedded/iam")
             said: dict[str, Any] = json.loads(connection.getresponse().read())
+        except (OSError, HTTPException) as exc:
+            raise self._gone(exc) from exc
         finally:
             connection.close()
         return said
 
-    def exports(self) -> dict[str, str]:
-        """What points boto3 and the AWS CLI at it."""
-        return {**AWS_VARIABLES, contract.ENV_AWS_ENDPOINT_URL: self.url, "STATE_MACHINE": self.machine}
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """What a service refuses is said in one line; GoneError when nothing answers."""
+        try:
+            yield
+        except ClientError as exc:
+            raise StockflowError(f"the embedded AWS refuses: {exc}") from exc
+        except BotoCoreError as exc:
+            raise self._gone(exc) from exc
+
+    def _gone(self, exc: Exception) -> GoneError:
+        return GoneError(f"the embedded AWS at {self.url} does not answer any more: {exc}")
+
+    def exports(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What points boto3 and the AWS CLI at it, past a proxy that the environment names."""
+        no_proxy = {name: value for name, value in clean_environ(environ).items() if name.upper() == "NO_PROXY"}
+        endpoint = {contract.ENV_AWS_ENDPOINT_URL: self.url, "STATE_MACHINE": self.machine}
+        return {**AWS_VARIABLES, **no_proxy, **endpoint}
+
+    def deployment(self) -> str:
+        """What was deployed, and what could not be, in a line."""
+        missing = ", ".join(f"{count} {kind}" for kind, count in self.deployed["not_created"].items())
+        return (
+            f"deployed {len(self.deployed['stacks'])} stacks in {self.deployed['seconds']:.1f} s at {self.url};"
+            f" not created: {missing or 'nothing'}"
+        )
 
     def buckets(self) -> dict[str, Bucket]:
         """What the run leaves is in these, by their roles."""
@@ -89,6 +128,8 @@ def check_machine(options: LocalOptions, environ: Mapping[str, str]) -> None:
     find_java(environ)
     check_port(options.s3_port, "--s3-port")
     check_port(options.yahoo_port, "--yahoo-port")
+    if options.state is not None:
+        claim(options.state)
 
 
 @contextmanager

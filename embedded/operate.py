@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
-from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.table import Table
 
-from app.errors import SettingsError, StockflowError
+from app.errors import SettingsError
 from app.processes import OUR_MESSAGE
 from embedded.execution import Execution, read_execution
 from embedded.local import Local
 from embedded.phase_logs import PhaseLogs, readable
 from embedded.reasons import explain
 from embedded.screen import Screen
-from embedded.watch import follow, stop
+from embedded.watch import begin, follow, stop
 
 _EVERY_S = 1.0
 _LISTED = 10
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
+def _asks(command: Callable[Concatenate[Local, _P], _R]) -> Callable[Concatenate[Local, _P], _R]:
+    """What the embedded AWS refuses, or that it is gone, is said in one line."""
+
+    @wraps(command)
+    def asked(local: Local, /, *args: _P.args, **named: _P.kwargs) -> _R:
+        with local.answering():
+            return command(local, *args, **named)
+
+    return asked
+
+
+@_asks
 def start_execution(local: Local, text: str) -> str:
     """Start an execution with a JSON input; returns its ARN."""
     try:
         json.loads(text)
     except ValueError as exc:
         raise SettingsError(f"the input is no JSON: {exc}") from exc
-    states = local.connect("stepfunctions")
-    try:
-        started = states.start_execution(stateMachineArn=local.machine, input=text)
-    except ClientError as exc:
-        raise StockflowError(f"the execution cannot be started: {exc}") from exc
-    return str(started["executionArn"])
+    return begin(local, text)
 
 
+@_asks
 def follow_execution(local: Local, arn: str) -> int:
     """Show an execution to its end; returns the exit status."""
     with Screen() as screen:
@@ -46,9 +57,12 @@ def follow_execution(local: Local, arn: str) -> int:
         except KeyboardInterrupt:
             screen.note(f"it goes on: `stockflow status {arn.rpartition(':')[2]}` shows it, `stockflow stop` ends it")
             raise
+    seconds = f" after {(execution.stopped - execution.started).total_seconds():.0f} s" if execution.stopped else ""
+    click.echo(f"{execution.name}: {execution.status}{seconds}")
     return _conclude(local, execution)
 
 
+@_asks
 def show_status(local: Local, name: str | None) -> None:
     """Print the states of one execution, and the newest ones in a list."""
     console = Console(highlight=False)
@@ -61,11 +75,12 @@ def show_status(local: Local, name: str | None) -> None:
         execution = read_execution(local.connect("stepfunctions"), _find(executions, name))
         screen = Screen()
         for label, line in PhaseLogs(local.connect).new_lines(execution):
-            screen.said(label, line, quiet=True)
+            screen.said(label, line)
         console.print(screen.table(execution))
         _conclude(local, execution)
 
 
+@_asks
 def print_logs(local: Local, phase: str, name: str | None, *, follow: bool) -> None:
     """Print what a phase's tasks said; go on until the execution has ended where that is asked for."""
     arn = _find(_executions(local), name)
@@ -79,12 +94,18 @@ def print_logs(local: Local, phase: str, name: str | None, *, follow: bool) -> N
         time.sleep(_EVERY_S)
 
 
+@_asks
 def stop_execution(local: Local, name: str | None) -> str:
-    """Stop an execution; returns what was done, in words."""
-    execution = read_execution(local.connect("stepfunctions"), _find(_executions(local), name))
+    """Stop an execution, the newest that runs unless one is named; returns what was done, in words."""
+    executions = _executions(local)
+    running = [listed for listed in executions if listed["status"] == "RUNNING"]
+    arn = _find(executions if name else running or executions, name)
+    execution = read_execution(local.connect("stepfunctions"), arn)
     if execution.ended:
         return f"{execution.name} has ended already: {execution.status}"
-    return f"{execution.name}: {stop(local, execution.arn, 'stopped by the operator').status}"
+    execution, held = stop(local, arn, "stopped by the operator")
+    left = f"; still held: {', '.join(held)}" if held else ""
+    return f"{execution.name}: {execution.status}{left}"
 
 
 def _executions(local: Local) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from embedded.phases import phase_of
 _TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
 _RANK = re.compile(r"^\[\d+,\d+\]<std(?:out|err)>:")
 """How mpirun tags a line with its rank."""
+_LATE_S = 0.5
+"""What a task says may reach its log a little after its state has ended."""
 _STEP_FILES = ("stderr", "stdout")
 
 Connect = Callable[[str], Any]
@@ -27,16 +29,23 @@ Connect = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Source:
-    """A log stream, or an object that grows (group is then its bucket). label: whose it is."""
+    """A log stream, or an object that grows (group is then its bucket). label: whose it is.
+
+    by_time: found by its time alone, so that only what was said while the execution was in the state is its own.
+    """
 
     label: str
     group: str
     stream: str
     in_s3: bool = False
+    by_time: bool = False
 
 
 class PhaseLogs:
-    """Reads what the tasks of one execution have said; each line once."""
+    """Reads what the tasks of one execution have said; each line once.
+
+    Streams of Lambdas and metrics name no execution: of two that are in the same state at a time each has both's.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self._logs = connect("logs")
@@ -50,12 +59,10 @@ class PhaseLogs:
     def new_lines(self, execution: Execution, phase: str | None = None) -> Iterator[tuple[str, str]]:
         """State and line, of the states of a phase (of all without one), since the last call."""
         for state in execution.states:
-            if state.submitted and (phase is None or phase_of(state.name) == phase):
+            if phase is None or phase_of(state.name) == phase:
                 for source in self._sources(state):
-                    for line in self._new(source):
+                    for line in self._new(source, state):
                         yield source.label, _RANK.sub("", line)
-            elif state.resource == "lambda:invoke" and (phase is None or phase_of(state.name) == phase):
-                yield from self._function_lines(state)
 
     def _sources(self, state: StateRun) -> Iterator[Source]:
         try:
@@ -67,6 +74,8 @@ class PhaseLogs:
                     yield Source(state.name, _TRAINING_LOGS, stream)
             elif "StepId" in state.submitted:
                 yield from self._step_sources(state)
+            elif state.resource == "lambda:invoke":
+                yield from self._function_sources(state)
         except ClientError:  # not there yet
             return
 
@@ -90,44 +99,52 @@ class PhaseLogs:
         words = state.parameters["Step"]["HadoopJarStep"]["Args"]
         mark = f"{contract.ENV_METRICS_LOG_GROUP}="
         for group in (word.removeprefix(mark) for word in words if word.startswith(mark)):
-            for stream in self._streams(group, "", since_ms=int(state.entered.timestamp() * 1000)):
-                yield Source(state.name, group, stream)
+            for stream in self._streams(group, during=state):
+                yield Source(state.name, group, stream, by_time=True)
         cluster_id = state.parameters["ClusterId"]
         place = urlsplit(self._emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["LogUri"])
         folder = f"{place.path.strip('/')}/{cluster_id}/steps/{state.submitted['StepId']}"
         for name in _STEP_FILES:
             yield Source(state.name, place.netloc, f"{folder}/{name}.gz", in_s3=True)
 
-    def _streams(self, group: str, prefix: str, since_ms: int = 0) -> list[str]:
+    def _streams(self, group: str, prefix: str = "", during: StateRun | None = None) -> list[str]:
         asked = {"logStreamNamePrefix": prefix} if prefix else {}
         pages = self._logs.get_paginator("describe_log_streams").paginate(logGroupName=group, **asked)
         found = [stream for page in pages for stream in page["logStreams"]]
-        return [stream["logStreamName"] for stream in found if stream.get("creationTime", 0) >= since_ms]
+        return [
+            stream["logStreamName"] for stream in found if during is None or _is_within(stream["creationTime"], during)
+        ]
 
-    def _function_lines(self, state: StateRun) -> Iterator[tuple[str, str]]:
-        """What the function of a state said while the execution was in it."""
-        name = state.parameters["FunctionName"]
+    def _function_sources(self, state: StateRun) -> Iterator[Source]:
+        described = self._functions.get_function_configuration(FunctionName=state.parameters["FunctionName"])
+        group = described.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{described['FunctionName']}"
+        for stream in self._streams(group, during=state):
+            yield Source(state.name, group, stream, by_time=True)
+
+    def _new(self, source: Source, state: StateRun) -> list[str]:
+        if source.in_s3:
+            return self._new_of_object(source)
+        events = self._new_of_stream(source)
+        return [e["message"] for e in events if not source.by_time or _is_within(e["timestamp"], state)]
+
+    def _new_of_stream(self, source: Source) -> list[dict[str, Any]]:
+        """Page by page from where the last call stopped: at the end the token stays as it is."""
+        found: list[dict[str, Any]] = []
         try:
-            described = self._functions.get_function_configuration(FunctionName=name)
-            group = described.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{described['FunctionName']}"
-            for stream in self._streams(group, "", since_ms=int(state.entered.timestamp() * 1000)):
-                for line in self._new(Source(state.name, group, stream)):
-                    yield state.name, line
+            while True:
+                before = self._tokens.get(source)
+                answer = self._logs.get_log_events(
+                    logGroupName=source.group,
+                    logStreamName=source.stream,
+                    startFromHead=True,
+                    **({"nextToken": before} if before else {}),
+                )
+                found += answer["events"]
+                self._tokens[source] = answer["nextForwardToken"]
+                if answer["nextForwardToken"] == before:
+                    return found
         except ClientError:
-            return
-
-    def _new(self, source: Source) -> list[str]:
-        return self._new_of_object(source) if source.in_s3 else self._new_of_stream(source)
-
-    def _new_of_stream(self, source: Source) -> list[str]:
-        try:
-            events = self._logs.get_log_events(
-                logGroupName=source.group, logStreamName=source.stream, startFromHead=True, limit=10_000
-            )["events"]
-        except ClientError:
-            return []
-        seen, self._seen[source] = self._seen.get(source, 0), len(events)
-        return [event["message"] for event in events[seen:]]
+            return found
 
     def _new_of_object(self, source: Source) -> list[str]:
         try:
@@ -142,6 +159,13 @@ class PhaseLogs:
         lines = gzip.decompress(answer["Body"].read()).decode(errors="replace").splitlines()
         seen, self._seen[source] = self._seen.get(source, 0), len(lines)
         return lines[seen:]
+
+
+def _is_within(at_ms: int, state: StateRun) -> bool:
+    """Whether it happened while the execution was in the state."""
+    return int(state.entered.timestamp() * 1000) <= at_ms and (
+        state.ended is None or at_ms <= (state.ended.timestamp() + _LATE_S) * 1000
+    )
 
 
 def readable(line: str) -> str:

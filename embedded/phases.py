@@ -32,8 +32,6 @@ class PhaseRun:
     name: str
     status: str = "not started"
     wall_s: float = 0.0
-    error: str = ""
-    exit_code: int = 0
     result: dict[str, Any] = field(default_factory=dict)
 
 

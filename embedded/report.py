@@ -49,11 +49,13 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
             )
         lines.append(f"ranks: {summary['ranks']}, largest weight difference {summary['rank_weight_max_diff']:g}")
     iam = summary["iam"]
+    unjustified = iam["unused_grants_unjustified"]
+    unused = [] if unjustified is None else [f"{unjustified} unused grants without a reason"]
+    calls = [f"{iam['calls']:,} calls with roles, {iam['calls_without_grant']} without a grant"] if iam["calls"] else []
+    execution = [f"{len(summary['execution']['states'])} states entered, {summary['execution']['retries']} retries"]
     return [
         *lines,
-        f"execution {summary['execution']['status']}: {len(summary['execution']['states'])} states entered,"
-        f" {summary['execution']['retries']} retries; {iam['calls']:,} calls with roles, {iam['calls_without_grant']}"
-        f" without a grant; {iam['unused_grants_unjustified']} unused grants without a reason",
+        f"execution {summary['execution']['status']}: {'; '.join([*execution, *calls, *unused])}",
         f"peak memory of all processes: {summary['peak_rss_mib']:,} MiB",
     ]
 

@@ -17,13 +17,13 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app import contract
-from app.errors import SettingsError, StockflowError, StorageError
+from app.errors import SettingsError, StockflowError
 from app.ingest.universe import read_universe
 from app.rules import RUN_ID_PATTERN, RUN_ID_RULE
 from app.settings import Settings, load
 from app.storage import Bucket
 from embedded.execution import Execution
-from embedded.local import Local, LocalOptions, check_machine, running
+from embedded.local import GoneError, Local, LocalOptions, check_machine, running
 from embedded.memory import MemoryWatch
 from embedded.phase_logs import PhaseLogs, readable
 from embedded.phases import PhaseRun, phase_of, read_phases
@@ -32,7 +32,7 @@ from embedded.report import conclude
 from embedded.screen import Screen
 from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
 from embedded.unused_grants import judge_calls
-from embedded.watch import follow, stop
+from embedded.watch import begin, follow, stop
 
 _INTERRUPTED = 130
 
@@ -59,20 +59,22 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What an execution came to, as far as it got."""
+    """What an execution came to, as far as it got. gone: the embedded AWS is, and with it all results."""
 
     execution: Execution
     phases: list[PhaseRun] = field(default_factory=list)
     error: str | None = None
     exit_code: int = 0
     iam: Mapping[str, Any] = field(default_factory=dict)
+    gone: bool = False
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
     """Deploy, run one execution, leave its results; returns 0 when it succeeded.
 
-    The summary is written whenever an execution has started. Errors before that (settings, market file, ports)
-    are raised as they are, and leave an earlier run's results alone.
+    The summary is written whenever an execution has started; when the embedded AWS went away under it, of what was
+    seen until then. Errors before that (settings, market file, ports) are raised as they are, and leave an earlier
+    run's results alone, as does an S3 that fails while results are copied.
     """
     settings = load(environ, options.flags)
     run_id = options.run_id or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
@@ -86,14 +88,15 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
         screen.note(f"market {options.market}: run {run_id}")
         memory = stack.enter_context(MemoryWatch(os.getpid()))
         local = stack.enter_context(running(local_options, environ, screen.note))
-        tell_deployment(local, screen)
+        screen.note(local.deployment())
         outcome = _execute(local, asked, screen)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)))
-        buckets = local.buckets()
-        lost = _read_results(outcome.phases, buckets, run_id)
+        buckets = {} if outcome.gone else local.buckets()
+        if buckets:
+            _read_results(outcome.phases, buckets, run_id)
         write_logs(local, outcome.execution, work / LOGS)
         summary = collect(local, run_id, outcome, settings, memory.peak_mib)
-        write_run_folder(out, summary, {} if lost else buckets, run_id, work / LOGS, outcome.iam)
+        write_run_folder(out, summary, buckets, run_id, work / LOGS, outcome.iam)
     conclude(screen.console, summary, options.out)
     return outcome.exit_code
 
@@ -114,59 +117,45 @@ def execution_input(settings: Settings, run_id: str) -> dict[str, Any]:
     }
 
 
-def tell_deployment(local: Local, screen: Screen) -> None:
-    """What was deployed, and what could not be."""
-    deployed = local.deployed
-    missing = ", ".join(f"{count} {kind}" for kind, count in deployed["not_created"].items())
-    screen.note(
-        f"deployed {len(deployed['stacks'])} stacks in {deployed['seconds']:.1f} s at {local.url};"
-        f" not created: {missing or 'nothing'}"
-    )
-
-
 def _execute(local: Local, asked: Mapping[str, Any], screen: Screen) -> Outcome:
-    states = local.connect("stepfunctions")
-    arn = states.start_execution(stateMachineArn=local.machine, name=asked["run_id"], input=json.dumps(asked))[
-        "executionArn"
-    ]
+    with local.answering():
+        arn = begin(local, json.dumps(asked), asked["run_id"])
+    try:
+        with local.answering():
+            return _follow(local, arn, screen)
+    except GoneError as gone:
+        execution = gone.seen or Execution(arn, asked["run_id"], "RUNNING", datetime.now(UTC), None, ())
+        phases = read_phases(execution)
+        for phase in phases:
+            phase.status = "failed" if phase.status == "running" else phase.status
+        return Outcome(execution, phases, str(gone), gone.exit_code, gone=True)
+
+
+def _follow(local: Local, arn: str, screen: Screen) -> Outcome:
     try:
         execution = follow(local, arn, screen)
     except KeyboardInterrupt:
-        with suppress(BotoCoreError, ClientError):
-            execution = stop(local, arn, "interrupted by the user")
-            outcome = Outcome(execution, read_phases(execution), exit_code=_INTERRUPTED, iam=_calls(local))
-            state = execution.failed_state()
-            outcome.error = f"{(phase_of(state.name) if state else None) or 'execution'}: interrupted"
-            return outcome
-        raise
-    outcome = Outcome(execution, read_phases(execution), iam=_calls(local))
+        execution, _ = stop(local, arn, "interrupted by the user")
+        screen.show(execution)
+        state = execution.failed_state()
+        error = f"{(phase_of(state.name) if state else None) or 'execution'}: interrupted"
+        return Outcome(execution, read_phases(execution), error, _INTERRUPTED, judge_calls(local.calls()))
+    outcome = Outcome(execution, read_phases(execution), iam=judge_calls(local.calls()))
     if execution.status != "SUCCEEDED":
         outcome.error, outcome.exit_code = explain(execution, PhaseLogs(local.connect))
-        for phase in outcome.phases:
-            if phase.status == "failed":
-                phase.error, phase.exit_code = outcome.error, outcome.exit_code
     return outcome
 
 
-def _calls(local: Local) -> Mapping[str, Any]:
-    """The record of calls, judged."""
-    return judge_calls(local.calls())
-
-
-def _read_results(phases: list[PhaseRun], buckets: Mapping[str, Bucket], run_id: str) -> StorageError | None:
-    """Fill in what the phases stored; returns the error when the embedded S3 has gone."""
+def _read_results(phases: list[PhaseRun], buckets: Mapping[str, Bucket], run_id: str) -> None:
+    """Fill in what the phases stored."""
     market, models = buckets["market"], buckets["model"]
     read = {"train": _trained, "promote": _decided}
-    try:
-        for phase in phases:
-            key = contract.result_key(run_id, phase.name)
-            if phase.name in read:
-                phase.result = read[phase.name](models, run_id)
-            elif market.exists(key):
-                phase.result = market.get_json(key)
-    except StorageError as exc:
-        return exc
-    return None
+    for phase in phases:
+        key = contract.result_key(run_id, phase.name)
+        if phase.name in read:
+            phase.result = read[phase.name](models, run_id)
+        elif market.exists(key):
+            phase.result = market.get_json(key)
 
 
 def _trained(models: Bucket, run_id: str) -> dict[str, Any]:

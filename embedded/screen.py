@@ -10,6 +10,7 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import TracebackType
 
 from rich.console import Console
@@ -24,7 +25,16 @@ from embedded.phases import phase_of
 _PLAIN_WIDTH = 160
 _PLAIN_EVERY_S = 10.0
 _MINUTE_S = 60.0
+_SHARDS_SHOWN = 8
 _EPOCH = re.compile(r"\bepoch=(\d+)\b.*?\bloss=([0-9.eE+-]+)")
+_MARKS = {
+    "running": "[yellow]running[/]",
+    "done": "[green]done[/]",
+    "failed": "[red]failed[/]",
+    "interrupted": "[red]interrupted[/]",
+}
+_ENDS = {"done": "ended", "failed": "failed", "interrupted": "interrupted"}
+_LAST = datetime.max.replace(tzinfo=UTC)
 _CHOICES = re.compile(r"^If[A-Z]")
 """States that only choose the next one."""
 
@@ -55,13 +65,20 @@ class StateNote:
             return True
         return False
 
+    def shards(self, size: int) -> list[str]:
+        """The tasks of an array job: how many are done of all, then how far those are that have begun."""
+        complete = sum(done >= total for done, total, _ in self.done.values())
+        begun = sorted(self.done.items(), key=lambda one: int(one[0].partition(" ")[2] or 0))
+        lines = [f"shard {label.partition(' ')[2]}: {done:,}/{total:,}" for label, (done, total, _) in begun]
+        more = [f"{len(lines) - _SHARDS_SHOWN} more"] if len(lines) > _SHARDS_SHOWN else []
+        return [f"{complete}/{size} shards done", *lines[:_SHARDS_SHOWN], *more]
+
     def __str__(self) -> str:
         """In a few words."""
         words = []
-        if self.done:
+        if self.done and not self.predictions:
             tasks_done, totals, notes = zip(*self.done.values(), strict=True)
-            tasks = f" in {len(self.done)} shards" if len(self.done) > 1 else ""
-            words.append(f"{sum(tasks_done):,}/{sum(totals):,} {', '.join(sorted(set(notes)))}{tasks}")
+            words.append(f"{sum(tasks_done):,}/{sum(totals):,} {', '.join(sorted(set(notes)))}")
         if self.losses:
             words.append(f"loss {' '.join(self.losses)}")
         if self.predictions:
@@ -81,8 +98,9 @@ class Screen:
         self._plain = not self.console.is_terminal
         if self._plain:
             self.console.width = _PLAIN_WIDTH
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._live = Live(console=self.console, auto_refresh=False)
         self._notes: dict[str, StateNote] = {}
+        self._news: set[str] = set()
         self._begun: set[int] = set()
         self._over: set[int] = set()
         self._told_at: dict[str, float] = {}
@@ -101,12 +119,11 @@ class Screen:
         """One line, above what is live."""
         self.console.print(text, markup=False)
 
-    def said(self, label: str, line: str, *, quiet: bool = False) -> None:
-        """A line of a task of a state. quiet: only for the table."""
+    def said(self, label: str, line: str) -> None:
+        """A line of a task of a state."""
         name = label.partition(" ")[0]
-        note = self._notes.setdefault(name, StateNote())
-        if note.say(label, line) and self._plain and not quiet and self._is_time(name):
-            self.note(f"  {name}: {note}")
+        if self._notes.setdefault(name, StateNote()).say(label, line):
+            self._news.add(name)
 
     def show(self, execution: Execution) -> None:
         """The execution as it stands."""
@@ -121,23 +138,39 @@ class Screen:
         for state in execution.states:
             if not _CHOICES.match(state.name):
                 phase = phase_of(state.name) or ""
-                table.add_row(phase, state.name, _mark(state), _seconds(state), self._told(state))
+                table.add_row(phase, state.name, _MARKS[state.status], _seconds(state), self._told(state))
+                if state.status == "running":
+                    for shard in self._shards(state)[1:]:
+                        table.add_row("", "", "", "", shard)
         return table
 
     def _tell_states(self, execution: Execution) -> None:
+        """What has begun or ended since the last time, as it came, and then how far the running ones are."""
+        told: list[tuple[datetime, str]] = []
         for number, state in enumerate(execution.states):
             if _CHOICES.match(state.name):
                 continue
             if number not in self._begun:
                 self._begun.add(number)
-                self.note(f"{state.name}: started")
-            if state.exited and number not in self._over:
+                told.append((state.entered, f"{state.name}: started"))
+            if state.ended and number not in self._over:
                 self._over.add(number)
-                self.note(f"{state.name}: ended after {state.seconds:.1f} s {self._told(state)}".rstrip())
+                how = f"{_ENDS[state.status]} after {state.seconds:.1f} s"
+                told.append((state.ended, f"{state.name}: {how} {self._told(state)}".rstrip()))
+            elif not state.ended and state.name in self._news and self._is_time(state.name):
+                self._news.remove(state.name)
+                told.append((_LAST, f"  {state.name}: {self._told(state)}"))
+        for _, line in sorted(told, key=lambda one: one[0]):
+            self.note(line)
 
     def _told(self, state: StateRun) -> str:
-        tries = f"try {state.attempts}, " if state.attempts > 1 else ""
-        return f"{tries}{state.error or self._notes.get(state.name, '')}"
+        words = [state.error] if state.error else [str(self._notes.get(state.name, "")), *self._shards(state)[:1]]
+        far = ", ".join(filter(None, words))
+        return f"try {state.attempts}, {far}" if state.attempts > 1 else far
+
+    def _shards(self, state: StateRun) -> list[str]:
+        size = state.parameters.get("ArrayProperties", {}).get("Size", 0)
+        return self._notes.get(state.name, StateNote()).shards(size) if size else []
 
     def _is_time(self, name: str) -> bool:
         now = time.monotonic()
@@ -145,12 +178,6 @@ class Screen:
             return False
         self._told_at[name] = now
         return True
-
-
-def _mark(state: StateRun) -> str:
-    if state.exited:
-        return "[red]failed[/]" if state.error else "[green]done[/]"
-    return "[yellow]running[/]"
 
 
 def _seconds(state: StateRun) -> str:

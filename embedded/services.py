@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import queue
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app import contract
 from app.errors import StockflowError
 from app.processes import Child
 from embedded.aws.account import OPERATOR, REGION
 
 SIMULATED = "simulated"
 _READY_S = 60.0
-_ENDS_WITHIN_S = 20.0
+_ENDS_WITHIN_S = 40.0
+PASSED = (contract.ENV_YAHOO_URL, contract.ENV_NOW, contract.ENV_PROGRESS)
+"""Variables of a run that no template names: how tasks find the stand-in of the outside world, and how they report."""
 
 AWS_VARIABLES = {
     **OPERATOR.environ(),
@@ -41,16 +46,24 @@ class ServiceError(StockflowError):
 
 
 class Service:
-    """A local server that prints one JSON line when it is ready."""
+    """A local server that prints one JSON line when it is ready. clean_up: called when it has ended."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        clean_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
+        self._clean_up = clean_up
         lines: queue.Queue[str] = queue.Queue()
         self._child = Child([sys.executable, "-m", module, *arguments], environ, lines.put)
         try:
             self.ready = self._first_line(lines)
         except BaseException:
-            self._child.stop()
+            self.stop()
             raise
 
     @property
@@ -66,6 +79,7 @@ class Service:
     def stop(self) -> None:
         """End it; it ends what it has started first."""
         self._child.stop(_ENDS_WITHIN_S)
+        self._clean_up()
 
     def _first_line(self, lines: queue.Queue[str]) -> dict[str, Any]:
         waited = 0.0
@@ -88,12 +102,26 @@ def _died(message: str, name: str, status: int) -> ServiceError:
 
 
 def start_aws(
-    port: int, environ: Mapping[str, str], *, assembly: Path | None = None, state: Path | None = None
+    port: int,
+    environ: Mapping[str, str],
+    *,
+    assembly: Path | None = None,
+    state: Path | None = None,
+    passed: Sequence[str] = PASSED,
 ) -> Service:
-    """The embedded AWS, with a cloud assembly deployed where one is given. state: folder that outlives it."""
-    flags = {"--assembly": assembly, "--state": state}
+    """The embedded AWS, with a cloud assembly deployed where one is given.
+
+    state: folder that outlives it; passed: names of variables of `environ` that every task finds.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="embedded-aws-"))  # ours to remove, should the server be killed
+    flags = {"--assembly": assembly, "--state": state, "--folder": folder}
     arguments = [word for flag, path in flags.items() if path is not None for word in (flag, str(path))]
-    return Service("the embedded AWS", "embedded.aws.server", ["--port", str(port), *arguments], environ)
+    arguments += [word for name in passed for word in ("--pass", name)]
+
+    def clean_up() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return Service("the embedded AWS", "embedded.aws.server", ["--port", str(port), *arguments], environ, clean_up)
 
 
 def start_yahoo(market: str, port: int, flags: Sequence[str], environ: Mapping[str, str]) -> Service:

@@ -15,6 +15,7 @@ from app.storage import Bucket, to_json
 
 if TYPE_CHECKING:
     from embedded.local import Local
+    from embedded.phases import PhaseRun
     from embedded.run import Outcome
 
 _COPIED = {
@@ -25,41 +26,61 @@ _COPIED = {
 SUMMARY = "summary.json"
 IAM = "iam.json"
 LOGS = "logs"
+_OF_SERVING = {"predictions": "predictions", "ticks": "ticks", "minutes_replayed": "minutes"}
 _STATUSES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "TIMED_OUT": "failed", "ABORTED": "interrupted"}
 
 
 def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, peak_rss_mib: int) -> dict[str, Any]:
     """The summary of a run; figures of phases that did not succeed are null."""
-    phases = outcome.phases
-    results = {phase.name: phase.result for phase in phases}
-    ingest, dataset, train, promote, serve = (
-        results.get(name, {}) for name in ("ingest", "dataset", "train", "promote", "serve")
-    )
-    statuses = ingest.get("statuses", {})
-    metrics = train.get("metrics", {})
-    test = metrics.get("test", {})
+    results = {phase.name: phase.result for phase in outcome.phases}
     return {
         "market": local.market,
         "run_id": run_id,
-        "status": _STATUSES[outcome.execution.status],
+        "status": _STATUSES.get(outcome.execution.status, "failed"),
         "error": outcome.error,
         "execution": outcome.execution.to_json(),
-        "iam": {
-            "calls": outcome.iam["role_calls"],
-            "calls_without_grant": len(outcome.iam["calls_without_grant"]),
-            "unused_grants_unjustified": len(outcome.iam["unused_grants_unjustified"]),
-        },
-        "deployment": {"seconds": local.deployed["seconds"], "not_created": local.deployed["not_created"]},
-        "phases": [
-            {
-                "name": phase.name,
-                "status": phase.status,
-                "wall_s": round(phase.wall_s, 3),
-                "rows": phase.result.get("rows"),
-                "where": phase.result.get("where"),
-            }
-            for phase in phases
-        ],
+        "iam": _iam(outcome),
+        "deployment": _deployment(local.deployed),
+        "phases": [_phase(phase) for phase in outcome.phases],
+        **_bars(results["ingest"], results["dataset"]),
+        **_model(results["train"], results["promote"]),
+        **{told: results["serve"].get(name) for told, name in _OF_SERVING.items()},
+        "peak_rss_mib": peak_rss_mib,
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _iam(outcome: Outcome) -> dict[str, Any]:
+    """Which grants are unused is known when all phases have gone their way."""
+    iam, whole = outcome.iam, all(phase.status == "succeeded" for phase in outcome.phases)
+    return {
+        "calls": iam.get("role_calls"),
+        "calls_without_grant": len(iam["calls_without_grant"]) if iam else None,
+        "unused_grants_unjustified": len(iam["unused_grants_unjustified"]) if iam and whole else None,
+    }
+
+
+def _deployment(deployed: Mapping[str, Any]) -> dict[str, Any]:
+    """adapted: how many rules had to help; ignored: properties by type that nothing looked at."""
+    return {
+        **{name: deployed[name] for name in ("seconds", "not_created", "ignored")},
+        "adapted": len(deployed["adapted"]),
+    }
+
+
+def _phase(phase: PhaseRun) -> dict[str, Any]:
+    return {
+        "name": phase.name,
+        "status": phase.status,
+        "wall_s": round(phase.wall_s, 3),
+        "rows": phase.result.get("rows"),
+        "where": phase.result.get("where"),
+    }
+
+
+def _bars(ingest: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    statuses = ingest.get("statuses", {})
+    return {
         "tickers_requested": ingest.get("requested"),
         "tickers_complete": statuses.get("complete"),
         "tickers_by_status": statuses or None,
@@ -67,7 +88,14 @@ def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, pea
         "bars": ingest.get("rows"),
         "bars_held": ingest.get("held"),
         "volume_faults": len(dataset["volume_faults"]) if dataset else None,
-        "volume_fault_days": sorted({f["day"] for f in dataset.get("volume_faults", [])}),
+        "volume_fault_days": sorted({fault["day"] for fault in dataset.get("volume_faults", [])}),
+    }
+
+
+def _model(train: Mapping[str, Any], promote: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = train.get("metrics", {})
+    test = metrics.get("test", {})
+    return {
         "windows_train": metrics.get("windows_train"),
         "ranks": metrics.get("ranks"),
         "rank_weight_max_diff": metrics.get("rank_weight_max_diff"),
@@ -77,11 +105,6 @@ def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, pea
         "mae_usd": test.get("mae_usd"),
         "mae_persistence_usd": test.get("mae_persistence_usd"),
         "metrics": {name: metrics[name] for name in ("validation", "test")} if metrics else None,
-        "predictions": serve.get("predictions"),
-        "ticks": serve.get("ticks"),
-        "minutes_replayed": serve.get("minutes"),
-        "peak_rss_mib": peak_rss_mib,
-        "settings": settings.model_dump(mode="json"),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -121,13 +122,14 @@ def fetch_ticker(
 
 
 def _wanted(plan: Plan, held: pa.Table, complete_share: float) -> Iterator[Span]:
-    """The plan's spans, each cut down to its sessions that are not complete; none of a span that has all of them."""
+    """The plan's spans without their complete sessions: one for each run of sessions that follow each other."""
     missing = missing_minutes(held, plan.sessions)
     for span in plan.spans:
         sessions = [session for session in plan.sessions if span.start_ts <= session.open_ts < span.end_ts]
-        wanted = [session for session in sessions if not is_complete(missing, [session], complete_share)]
-        if wanted:
-            yield Span(wanted[0].open_ts, wanted[-1].close_ts)
+        for complete, run in groupby(sessions, lambda session: is_complete(missing, [session], complete_share)):
+            if not complete:
+                first, *rest = run
+                yield Span(first.open_ts, (rest or [first])[-1].close_ts)
 
 
 def _held_bars(market: Bucket, sessions: Sequence[Session], shard: Shard) -> pa.Table:

@@ -36,8 +36,11 @@ OPERATOR = Credentials("embedded", "embedded")
 """Who may do everything: the person at the machine, and the deployment."""
 
 
+_NO_PROXY = Config(proxies={})
+
+
 def client(service: str, endpoint: str, credentials: Credentials = OPERATOR, config: Config | None = None) -> Any:
-    """A boto3 client of the embedded AWS, whatever the environment says."""
+    """A boto3 client of the embedded AWS, whatever the environment says: a proxy would not find this machine."""
     with _CREATING:
         return boto3.client(
             service,
@@ -46,5 +49,5 @@ def client(service: str, endpoint: str, credentials: Credentials = OPERATOR, con
             aws_access_key_id=credentials.key_id,
             aws_secret_access_key=credentials.secret,
             aws_session_token=credentials.token or None,
-            config=config,
+            config=_NO_PROXY.merge(config) if config else _NO_PROXY,
         )

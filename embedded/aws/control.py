@@ -7,19 +7,20 @@ POST /_embedded/faults  {"service": "s3", "status": 500, "seconds": 5}: requests
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from embedded.aws.iam.record import Record
+from embedded.aws.iam.refusals import fail
+from embedded.aws.iam.wire import protocol_of, read_signature
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PREFIX = "/_embedded"
-_SERVICE = re.compile(r"Credential=[^/]+/[^/]+/[^/]+/([^/]+)/aws4_request")
 
 
 class Faults:
@@ -30,7 +31,9 @@ class Faults:
         self._lock = threading.Lock()
 
     def begin(self, service: str, status: int, seconds: float) -> None:
-        """Let a service, by the name that requests are signed for, answer `status` for so long."""
+        """Let a service, by the name that requests are signed for, answer `status`, an error's, for so long."""
+        if not 400 <= HTTPStatus(status) <= 599:
+            raise ValueError(f"{status} is no error's status: give one of 400 to 599")
         with self._lock:
             self._until[service] = (time.monotonic() + seconds, status)
 
@@ -38,22 +41,24 @@ class Faults:
         """The application, behind the faults."""
 
         def failing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            status = self._status(environ)
-            if status is None:
+            fault = self._fault(environ)
+            if fault is None:
                 return app(environ, start_response)
-            body = b"<Error><Code>InternalError</Code><Message>A fault that was asked for</Message></Error>"
-            start_response(f"{status} Internal Server Error", [("Content-Length", str(len(body)))])
-            return [body]
+            service, number = fault
+            response = fail(number, "A fault that was asked for", service, protocol_of(environ, service))
+            start_response(response.status, response.headers)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
         return failing
 
-    def _status(self, environ: WSGIEnvironment) -> int | None:
-        signed = _SERVICE.search(environ.get("HTTP_AUTHORIZATION", ""))
-        if signed is None or "HTTP_X_AMZ_SECURITY_TOKEN" not in environ:
+    def _fault(self, environ: WSGIEnvironment) -> tuple[str, int] | None:
+        """The service that the request is for and the status it fails with; None where it does not."""
+        signature = read_signature(environ)
+        if signature is None or not signature.token:
             return None
         with self._lock:
-            until, status = self._until.get(signed[1], (0.0, 0))
-        return status if time.monotonic() < until else None
+            until, status = self._until.get(signature.service, (0.0, 0))
+        return (signature.service, status) if time.monotonic() < until else None
 
 
 class Control:

@@ -1,7 +1,8 @@
-"""What runs inside a Lambda's process: ``python -P function_runtime.py CALL ANSWER``.
+"""What runs inside a Lambda's process: ``python -S -P function_runtime.py CALL ANSWER``.
 
 CALL is a JSON file of event, handler and context; the answer is written to ANSWER as JSON: `result`, or `error` as the
-Lambda runtime words it. Standard library only: the handler's own packages come from its asset.
+Lambda runtime words it. The handler finds the standard library, its asset and the AWS SDK, as on AWS: without `site`
+(-S) Python does not look where this environment has its packages.
 """
 
 from __future__ import annotations

@@ -6,9 +6,12 @@ seconds rather than minutes, and then goes to the function's destination for fai
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import io
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -17,12 +20,13 @@ import time
 import uuid
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moto.awslambda.exceptions import LambdaClientError
 from moto.awslambda.models import LambdaFunction, lambda_backends
 from moto.logs.models import logs_backends
 
@@ -30,6 +34,7 @@ from app.errors import StockflowError
 from app.processes import Child
 from embedded.aws.account import ACCOUNT, REGION, client
 from embedded.aws.host import Host
+from embedded.aws.iam.trust import NotTrusted
 from embedded.aws.logs import LogStream
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +43,10 @@ _DEFAULT_RETRIES = 2
 _RETRY_AFTER_S = (1.0, 2.0)
 """AWS waits one minute, then two."""
 _MANAGED_VERSION = "$LATEST"
+_PRINCIPAL = "lambda.amazonaws.com"
+_LOG_TAIL = 4096
+"""Bytes of the log in an answer."""
+_OF_THE_RUNTIME = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 
 
 class NotPermitted(StockflowError):
@@ -48,11 +57,15 @@ class NotPermitted(StockflowError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call. payload: the handler's result, or the error as the runtime words it."""
+    """What came of a call. payload: the handler's result, or the error as the runtime words it; log: its lines."""
 
     payload: Any
     failed: bool
-    log: str
+    log: str = ""
+
+    def log_tail(self) -> str:
+        """The end of the log as an answer's header has it."""
+        return base64.b64encode(self.log.encode()[-_LOG_TAIL:]).decode()
 
 
 class Functions:
@@ -60,6 +73,7 @@ class Functions:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._packages = _lay_out_packages(Path(tempfile.mkdtemp(prefix="packages-", dir=host.folder)))
         self._unpacked: dict[str, Path] = {}
         self._lock = threading.Lock()
 
@@ -67,8 +81,8 @@ class Functions:
         """Run the handler once and wait for it."""
         request = str(uuid.uuid4())
         code = self._code(function)
+        credentials = self._host.credentials(function.role, function.function_name, _PRINCIPAL)
         folder = Path(tempfile.mkdtemp(prefix=f"function-{function.function_name}-", dir=self._host.folder))
-        credentials = self._host.credentials(function.role, function.function_name)
         group = str(function.logs_group_name)
         missing = group not in logs_backends[ACCOUNT][REGION].groups  # Lambda makes it then, as the function's role
         log = LogStream(self._host.endpoint, credentials, group, _stream_name(), create_group=missing)
@@ -84,9 +98,9 @@ class Functions:
             context = _context(function, request, log)
             call, answer = folder / "call.json", folder / "answer.json"
             call.write_text(json.dumps({"event": event, "handler": function.handler, "context": context}))
-            environ = self._host.environ(credentials, _variables(function, code, log))
+            environ = self._host.environ(credentials, _variables(function, code, self._packages, log))
             child = self._host.start(
-                [sys.executable, "-P", str(_RUNTIME), str(call), str(answer)],
+                [sys.executable, "-S", "-P", str(_RUNTIME), str(call), str(answer)],
                 environ,
                 log,
                 on_line=said.append,
@@ -99,7 +113,7 @@ class Functions:
             say(f"REPORT RequestId: {request}\tDuration: {took_ms:.2f} ms\tMemory Size: {function.memory_size} MB")
             log.close()
             shutil.rmtree(folder, ignore_errors=True)
-        return Outcome(outcome.payload, outcome.failed, "\n".join(said))
+        return replace(outcome, log="\n".join(said))
 
     def call_later(self, function: Any, event: Any) -> None:
         """Run the handler without anybody waiting, again when it fails, and tell the destination in the end."""
@@ -111,7 +125,11 @@ class Functions:
         for attempt in range(retries + 1):
             if attempt:
                 time.sleep(_RETRY_AFTER_S[min(attempt, len(_RETRY_AFTER_S)) - 1])
-            outcome = self.call(function, event)
+            try:
+                outcome = self.call(function, event)
+            except NotTrusted:
+                _LOG.exception("function %s", function.function_name)
+                return
             if not outcome.failed:
                 return
         target = settings.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination", "")
@@ -120,7 +138,7 @@ class Functions:
 
     def _tell_queue(self, function: Any, queue_arn: str, event: Any, outcome: Outcome, attempts: int) -> None:
         """With the function's role, as Lambda does."""
-        credentials = self._host.credentials(function.role, function.function_name)
+        credentials = self._host.credentials(function.role, function.function_name, _PRINCIPAL)
         queues = client("sqs", self._host.endpoint, credentials)
         message = {
             "version": "1.0",
@@ -161,14 +179,14 @@ class Functions:
             timer.cancel()
         if answer.exists():
             said = json.loads(answer.read_text(encoding="utf-8"))
-            return Outcome(said.get("result", said.get("error")), "error" in said, "")
+            return Outcome(said.get("result", said.get("error")), "error" in said)
         if time.monotonic() >= deadline:
             kind, message = "Sandbox.Timedout", f"Task timed out after {float(function.timeout):.2f} seconds"
         else:
             cause = "signal: killed" if status == 137 else f"exit status {status}"
             kind, message = "Runtime.ExitError", f"Runtime exited with error: {cause}"
         say(f"RequestId: {request} Error: {message}")
-        return Outcome({"errorType": kind, "errorMessage": f"RequestId: {request} Error: {message}"}, True, "")
+        return Outcome({"errorType": kind, "errorMessage": f"RequestId: {request} Error: {message}"}, True)
 
 
 def invoke_later(host: Host, function_arn: str, event: Any, *, caller: str, source: str) -> None:
@@ -191,12 +209,25 @@ def install(host: Host) -> None:
         if _header(request_headers, "x-amz-invocation-type") == "Event":
             functions.call_later(self, event)
             return b""
-        outcome = functions.call(self, event)
+        try:
+            outcome = functions.call(self, event)
+        except NotTrusted as exc:
+            raise _CannotAssume from exc
         if outcome.failed:
             response_headers["x-amz-function-error"] = "Unhandled"
+        response_headers["x-amz-log-result"] = outcome.log_tail()  # moto takes it out where it was not asked for
         return json.dumps(outcome.payload).encode()
 
     LambdaFunction.invoke = invoke
+
+
+class _CannotAssume(LambdaClientError):  # type: ignore[misc]
+    """As Lambda answers a call of a function whose role it cannot have."""
+
+    code = 403
+
+    def __init__(self) -> None:
+        super().__init__("AccessDeniedException", "The role defined for the function cannot be assumed by Lambda.")
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
@@ -219,6 +250,17 @@ def _permits(function: Any, caller: str, source: str) -> bool:
     return False
 
 
+def _lay_out_packages(folder: Path) -> Path:
+    """Put the packages that Lambda's runtime brings along into a folder, and no others of this environment."""
+    for name in _OF_THE_RUNTIME:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            file = Path(spec.origin)
+            place = file.parent if spec.submodule_search_locations else file
+            (folder / place.name).symlink_to(place)
+    return folder
+
+
 def _stream_name() -> str:
     return f"{datetime.now(UTC):%Y/%m/%d}/[{_MANAGED_VERSION}]{uuid.uuid4().hex}"
 
@@ -236,10 +278,10 @@ def _context(function: Any, request: str, log: LogStream) -> dict[str, Any]:
     }
 
 
-def _variables(function: Any, code: Path, log: LogStream) -> dict[str, str]:
+def _variables(function: Any, code: Path, packages: Path, log: LogStream) -> dict[str, str]:
     """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
     return {
-        "PYTHONPATH": str(code),
+        "PYTHONPATH": os.pathsep.join([str(code), str(packages)]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         **{name: str(value) for name, value in function.environment_vars.items()},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from moto.sts.models import sts_backends
 
 from app.processes import Child
 from embedded.aws.account import ACCOUNT, PARTITION, REGION, Credentials
+from embedded.aws.iam.trust import check_trust
 from embedded.aws.images import Images
 from embedded.aws.logs import LogStream
 
@@ -72,13 +75,19 @@ class Host:
         self.cores = Cores(cores or len(os.sched_getaffinity(0)))
         home = folder / "home"  # a task leaves its caches there, not in the user's
         home.mkdir(exist_ok=True)
-        self._environ = {**environ, "HOME": str(home)}
-        self._children: set[Child] = set()
+        self._scratch = folder / "tmp"
+        self._scratch.mkdir(exist_ok=True)
+        self._environ = {name: value for name, value in environ.items() if name != "TMPDIR"} | {"HOME": str(home)}
+        self._children: dict[Child, Path] = {}
         self._closed = False
         self._lock = threading.Lock()
 
-    def credentials(self, role: str, session: str) -> Credentials:
-        """Temporary credentials of a role, by its ARN; `session` shows in the caller's identity."""
+    def credentials(self, role: str, session: str, principal: str) -> Credentials:
+        """Temporary credentials of a role, by its ARN, for a service by its principal.
+
+        session: shows in the caller's identity. NotTrusted where the role does not exist or trusts others only.
+        """
+        check_trust(role, principal)
         assumed = sts_backends[ACCOUNT][PARTITION].assume_role(
             region_name=REGION,
             role_session_name=session[:64],
@@ -115,6 +124,7 @@ class Host:
     ) -> Child:
         """Start a task's process; both its outputs go to the log, and each to its own `on_line` or `on_error` too.
 
+        It has a folder for temporary files of its own, which goes with it.
         Linux ends it with the thread that calls this, so the caller waits for it in that thread.
         """
 
@@ -131,8 +141,14 @@ class Host:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the embedded AWS is going down")
-            child = Child(argv, environ, said, complained, cwd=cwd)
-            self._children.add(child)
+            # A short path: programs put sockets there, whose names may have 108 characters.
+            scratch = Path(tempfile.mkdtemp(prefix="", dir=self._scratch))
+            try:
+                child = Child(argv, {"TMPDIR": str(scratch), **environ}, said, complained, cwd=cwd)
+            except BaseException:
+                scratch.rmdir()
+                raise
+            self._children[child] = scratch
         return child
 
     def finish(self, child: Child) -> int:
@@ -142,13 +158,23 @@ class Host:
         finally:
             child.stop()
             with self._lock:
-                self._children.discard(child)
+                scratch = self._children.pop(child)
+            shutil.rmtree(scratch, ignore_errors=True)
         return status if status >= 0 else 128 - status
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task runs."""
+        with self._lock:
+            return bool(self._children)
+
     def close(self) -> None:
-        """Stop every task that still runs."""
+        """Stop every task that still runs, all at once."""
         with self._lock:
             self._closed = True
             running = list(self._children)
-        for child in running:
-            child.stop()
+        stopping = [threading.Thread(target=child.stop) for child in running]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()

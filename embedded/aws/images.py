@@ -29,6 +29,12 @@ class UnknownImage(StockflowError):
         self.uri = uri
 
 
+class BadDockerfile(StockflowError):
+    """A Dockerfile has what is not understood here."""
+
+    exit_code = 10
+
+
 @dataclass(frozen=True)
 class Image:
     """entrypoint and command: words; environ: variables; copied: place in the image -> place in the checkout."""
@@ -85,16 +91,45 @@ def read_dockerfile(text: str, context: Path) -> Image:
             case "WORKDIR":
                 folder /= rest
             case "ENV":
-                pairs = [word.partition("=") for word in shlex.split(rest)]
-                environ |= {name: value for name, _, value in pairs if name not in _OF_THE_MACHINE}
-            case "COPY" if not rest.startswith("--"):
-                *sources, target = shlex.split(rest)
-                for source in sources:
-                    inside = folder / target
-                    copied[inside / source if target.endswith("/") and len(sources) > 1 else inside] = context / source
+                environ |= {name: value for name, value in _variables(rest) if name not in _OF_THE_MACHINE}
+            case "COPY":
+                copied |= _copied(rest, folder, context)
             case _:
                 pass
     return Image(entrypoint, command, environ, copied)
+
+
+def _variables(rest: str) -> list[tuple[str, str]]:
+    """Of ENV, in its form with equals signs or in the older one, `ENV NAME text`; BadDockerfile for what has a $."""
+    name, _, text = rest.partition(" ")
+    pairs = [(name, text.strip())] if "=" not in name else [_pair(word) for word in shlex.split(rest)]
+    unknown = [name for name, value in pairs if "$" in value and name not in _OF_THE_MACHINE]
+    if unknown:
+        raise BadDockerfile(f"ENV {rest}: write out the value of {', '.join(unknown)}, variables are not replaced here")
+    return pairs
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    return name, value
+
+
+def _copied(rest: str, folder: PurePosixPath, context: Path) -> dict[PurePosixPath, Path]:
+    """Of COPY: where in the image which place of the context lies; nothing for what comes from another stage."""
+    while rest.startswith("--"):
+        flag, _, rest = rest.partition(" ")
+        if flag.startswith("--from="):
+            return {}
+        rest = rest.lstrip()
+    *sources, target = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
+    into = target.endswith("/") or target in {".", ".."} or len(sources) > 1
+    # Of a folder its content is copied, so it lies where the target is.
+    return {
+        folder / target / PurePosixPath(source).name if into and not (context / source).is_dir() else folder / target: (
+            context / source
+        )
+        for source in sources
+    }
 
 
 def _instructions(text: str) -> list[tuple[str, str]]:

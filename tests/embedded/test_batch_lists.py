@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from embedded.aws.account import client
 from tests.embedded.batch_jobs import Jobs
 
 
@@ -89,36 +87,3 @@ def test_a_job_that_cannot_be_is_refused(jobs: Jobs, request_: dict[str, str], m
     asked = {"jobName": "job", "jobQueue": jobs.queue, "jobDefinition": jobs.define("true")}
     with pytest.raises(ClientError, match=message):
         jobs.batch.submit_job(**asked | request_)
-
-
-def test_a_definition_of_a_template_keeps_its_timeout_its_retries_and_its_tags(jobs: Jobs) -> None:
-    properties = {
-        "Type": "container",
-        "ContainerProperties": {
-            "Image": "registry/shell:1",
-            "Command": ["exec sleep 60"],
-            "Environment": [{"Name": "SECOND", "Value": "template"}],
-            "ResourceRequirements": [{"Type": "VCPU", "Value": "1"}, {"Type": "MEMORY", "Value": "512"}],
-            "LogConfiguration": {"LogDriver": "awslogs", "Options": {"awslogs-stream-prefix": "prefix"}},
-        },
-        "Parameters": {"Day": "monday"},
-        "RetryStrategy": {"Attempts": 2, "EvaluateOnExit": [{"Action": "EXIT", "OnReason": "*"}]},
-        "Timeout": {"AttemptDurationSeconds": 1},
-        "PlatformCapabilities": ["FARGATE"],
-        "PropagateTags": True,
-        "Tags": {"Phase": "ingest"},
-    }
-    template = {"Resources": {"Definition": {"Type": "AWS::Batch::JobDefinition", "Properties": properties}}}
-    stacks = client("cloudformation", jobs.endpoint)
-    stacks.create_stack(StackName="stack", TemplateBody=json.dumps(template))
-    arn = stacks.describe_stack_resource(StackName="stack", LogicalResourceId="Definition")["StackResourceDetail"][
-        "PhysicalResourceId"
-    ]
-    job = jobs.wait(jobs.submit(arn))
-    assert job["statusReason"] == "Job attempt duration exceeded timeout"
-    assert (job["parameters"], job["propagateTags"]) == ({"Day": "monday"}, True)
-    assert job["platformCapabilities"] == ["FARGATE"]
-    assert job["retryStrategy"] == {"attempts": 2, "evaluateOnExit": [{"action": "EXIT", "onReason": "*"}]}
-    assert job["container"]["logStreamName"].startswith("prefix/default/")
-    (definition,) = jobs.batch.describe_job_definitions(jobDefinitions=[arn])["jobDefinitions"]
-    assert definition["tags"] == {"Phase": "ingest"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -14,9 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from botocore.exceptions import ClientError
 
 from embedded.aws.account import client
+from embedded.aws.events import _delivered
 from tests.embedded.conftest import Serve
+from tests.embedded.roles import trusting
 
 CODE = """
 import json, os, sys, time
@@ -39,6 +43,10 @@ def sleeps(event, context):
 def ends(event, context):
     sys.exit(3)
 
+def imports(event, context):
+    import importlib
+    return importlib.import_module(event).__name__
+
 def answers_nonsense(event, context):
     return {1, 2}
 """
@@ -52,11 +60,11 @@ class Functions:
     def client(self, service: str) -> Any:
         return client(service, self.endpoint)
 
-    def create(self, handler: str, timeout_s: int = 20) -> str:
+    def create(self, handler: str, timeout_s: int = 20, trust: str = trusting("lambda")) -> str:
         body = io.BytesIO()
         with zipfile.ZipFile(body, "w") as archive:
             archive.writestr("code.py", CODE)
-        role = self.client("iam").create_role(RoleName=f"role-{handler}-{timeout_s}", AssumeRolePolicyDocument="{}")
+        role = self.client("iam").create_role(RoleName=f"role-{handler}-{timeout_s}", AssumeRolePolicyDocument=trust)
         return str(
             self.client("lambda").create_function(
                 FunctionName=f"function-{handler}-{timeout_s}",
@@ -179,3 +187,45 @@ def test_an_event_calls_the_functions_of_its_rules_that_permit_it(functions: Fun
     while not mark.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_a_function_finds_the_sdk_and_nothing_else_of_this_environment(functions: Functions) -> None:
+    arn = functions.create("imports")
+    assert functions.call(arn, "dateutil.parser") == ("dateutil.parser", None)
+    answer, error = functions.call(arn, "numpy")
+    assert (answer["errorMessage"], error) == ("No module named 'numpy'", "Unhandled")
+
+
+def test_the_end_of_the_log_comes_with_the_answer_that_asks_for_it(functions: Functions) -> None:
+    arn = functions.create("says", timeout_s=19)
+    invoke = functions.client("lambda").invoke
+    log = base64.b64decode(invoke(FunctionName=arn, Payload="{}", LogType="Tail")["LogResult"]).decode()
+    assert "\nhello from ours\n" in log
+    assert "REPORT RequestId: " in log
+    assert "LogResult" not in invoke(FunctionName=arn, Payload="{}")
+
+
+def test_a_function_whose_role_lambda_cannot_have_is_not_called(functions: Functions) -> None:
+    arn = functions.create("says", timeout_s=18, trust=trusting("ec2"))
+    with pytest.raises(ClientError, match="cannot be assumed by Lambda") as refused:
+        functions.call(arn, {})
+    assert refused.value.response["Error"]["Code"] == "AccessDeniedException"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({}, {"detail": {"day": "monday"}, "source": "theirs", "detail-type": "x"}),
+        ({"InputPath": "$.detail"}, {"day": "monday"}),
+        (
+            {"InputTransformer": {"InputPathsMap": {"day": "$.detail.day"}, "InputTemplate": '{"on": "<day>"}'}},
+            {"on": "monday"},
+        ),
+    ],
+)
+def test_a_target_gets_what_its_rule_makes_of_the_event(target: dict[str, Any], expected: dict[str, Any]) -> None:
+    event = {"detail": {"day": "monday"}, "source": "theirs", "detail-type": "x", "time": 0.0, "ingestion-time": 1.0}
+    delivered = _delivered(target, event)
+    assert expected.items() <= delivered.items()
+    assert delivered.get("time", "1970-01-01T00:00:00Z") == "1970-01-01T00:00:00Z"
+    assert "ingestion-time" not in delivered

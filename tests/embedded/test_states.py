@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from moto import mock_aws
 
 from embedded.aws.account import client
+from embedded.aws.host import Host
+from embedded.aws.states.clients import RoleClients
 from embedded.execution import ENDED, Execution, read_execution
 from tests.embedded.batch_jobs import IMAGES, SCRIPT, SHELL, Jobs
 from tests.embedded.conftest import Serve
+from tests.embedded.roles import trusting
 
 PATIENCE_S = 30.0
-NO_TRUST = "{}"
-SAGEMAKER_TRUST = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": ["sagemaker.amazonaws.com", "ec2.amazonaws.com"]},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ def machines(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Machines
     }
     executors = [f"embedded.aws.{name}" for name in ("functions", "events", "batch", "training", "cluster", "states")]
     jobs = Jobs(serve(*executors, images=images, context=context))
-    role = client("iam", jobs.endpoint).create_role(RoleName="machine", AssumeRolePolicyDocument=NO_TRUST)
+    role = client("iam", jobs.endpoint).create_role(RoleName="machine", AssumeRolePolicyDocument=trusting("states"))
     return Machines(jobs, role["Role"]["Arn"])
 
 
@@ -155,7 +149,7 @@ def test_a_stopped_execution_is_aborted_at_once_and_its_jobs_end(machines: Machi
     described = states.describe_execution(executionArn=arn)
     assert (described["status"], described["error"], described["cause"]) == ("ABORTED", "Enough", "the test says so")
     assert {machines.jobs.wait(job_id)["status"] for job_id in ids} == {"FAILED"}
-    time.sleep(1)  # the interpreter goes on for a moment, and tells nobody
+    machines.run({"Pass": {"Type": "Pass", "End": True}})  # the interpreter goes on meanwhile, and tells nobody
     events = states.get_execution_history(executionArn=arn)["events"]
     assert events[-1]["type"] == "ExecutionAborted"
     assert states.describe_execution(executionArn=arn)["status"] == "ABORTED"
@@ -199,7 +193,7 @@ def test_an_unknown_integration_is_refused_when_the_machine_is_made(machines: Ma
 
 
 def test_a_training_job_is_waited_for(machines: Machines) -> None:
-    role = machines.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument=SAGEMAKER_TRUST)
+    role = machines.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument=trusting("sagemaker"))
     machines.client("s3").create_bucket(Bucket="models")
     parameters = {
         "TrainingJobName.$": "States.Format('job-{}', States.UUID())",
@@ -223,7 +217,7 @@ def test_a_training_job_is_waited_for(machines: Machines) -> None:
 
 def test_a_cluster_is_made_works_and_is_ended(machines: Machines) -> None:
     iam = machines.client("iam")
-    iam.create_role(RoleName="nodes", AssumeRolePolicyDocument=SAGEMAKER_TRUST)
+    iam.create_role(RoleName="nodes", AssumeRolePolicyDocument=trusting("ec2"))
     iam.create_instance_profile(InstanceProfileName="nodes")
     iam.add_role_to_instance_profile(InstanceProfileName="nodes", RoleName="nodes")
     cluster = {
@@ -304,3 +298,57 @@ def test_an_execution_without_a_name_gets_one(machines: Machines, tmp_path: Path
     machine = machines.create({"Pass": {"Type": "Pass", "End": True}})
     names = {machines.wait(machines.start(machine)).name for _ in range(2)}
     assert len(names) == 2
+
+
+def test_a_lambda_service_that_fails_for_a_while_is_called_again(machines: Machines) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("code.py", "def answers(event, context):\n    return 'well'\n")
+    role = machines.client("iam").create_role(RoleName="function", AssumeRolePolicyDocument=trusting("lambda"))
+    function = machines.client("lambda").create_function(
+        FunctionName="function",
+        Role=role["Role"]["Arn"],
+        Runtime="python3.12",
+        Handler="code.answers",
+        Code={"ZipFile": body.getvalue()},
+    )
+    retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 9, "BackoffRate": 1}]
+    state = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": function["FunctionArn"]},
+        "Retry": retry,
+        "End": True,
+    }
+    machine = machines.create({"Call": state})
+    fault = json.dumps({"service": "lambda", "status": 500, "seconds": 1.5}).encode()
+    urlopen(f"{machines.jobs.endpoint}/_embedded/faults", fault).close()  # noqa: S310 - of loopback
+    execution = machines.wait(machines.start(machine))
+    assert (execution.status, machines.output(execution)["Payload"]) == ("SUCCEEDED", "well")
+    assert execution.retries >= 1
+
+
+def test_a_machine_whose_role_step_functions_cannot_have_does_nothing(machines: Machines) -> None:
+    role = machines.jobs.role("not-for-states")
+    execution = replace(machines, role=role).run({"Job": machines.job("true")}, GREETING)
+    assert execution.status == "FAILED"
+    assert "allows principal 'states.amazonaws.com'" in execution.cause
+
+
+def test_names_that_users_gave_keep_their_capitals(machines: Machines) -> None:
+    state = machines.job("true")
+    state["Parameters"] |= {"Parameters": {"day": "monday"}, "Tags": {"phase": "ingest"}}
+    output = machines.output(machines.run({"Job": state}, GREETING))
+    assert (output["Parameters"], output["Tags"]) == ({"day": "monday"}, {"phase": "ingest"})
+
+
+def test_credentials_of_a_machine_are_issued_anew(tmp_path: Path) -> None:
+    with mock_aws():
+        role = client("iam", "https://iam.amazonaws.com").create_role(
+            RoleName="machine", AssumeRolePolicyDocument=trusting("states")
+        )["Role"]["Arn"]
+        host = Host(endpoint="http://127.0.0.1:1", folder=tmp_path, environ={})
+        kept, renewed = RoleClients(host), RoleClients(host, renewed_after_s=0)
+        assert kept.find(role, "batch") is kept.find(role, "batch")
+        keys = {renewed.find(role, "batch")._request_signer._credentials.access_key for _ in range(2)}
+        assert len(keys) == 2

@@ -17,6 +17,7 @@ from app.storage import Bucket
 from embedded.aws.account import client
 from embedded.local import LocalOptions, running
 from embedded.services import clean_environ, start_aws, start_yahoo
+from embedded.unused_grants import judge_calls
 from tests.pipeline.stack import Stack
 
 TICKERS = ("SIM001", "SIM002", "SIM003", "SIM004")
@@ -146,8 +147,14 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def first_run(stack: Stack) -> str:
-    """The name of an execution that went all the way: there are bars, a dataset, a model and predictions."""
+def first_calls(stack: Stack) -> tuple[str, dict[str, Any]]:
+    """An execution that went all the way, the first one, and the calls that were made until then."""
     execution = stack.run()
     assert execution.status == "SUCCEEDED", execution.cause
-    return execution.name
+    return execution.name, judge_calls(stack.local.calls())
+
+
+@pytest.fixture(scope="session")
+def first_run(first_calls: tuple[str, dict[str, Any]]) -> str:
+    """The name of that execution: there are bars, a dataset, a model and predictions."""
+    return first_calls[0]

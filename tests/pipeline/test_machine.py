@@ -9,6 +9,7 @@ import pytest
 
 from app import contract
 from embedded.execution import Execution
+from tests.pipeline.grants import check_grants
 from tests.pipeline.stack import Stack, until
 
 
@@ -26,8 +27,10 @@ def failure(execution: Execution) -> tuple[str, str, str]:
     return state.name, execution.error, execution.cause
 
 
-def test_an_execution_goes_all_the_way(stack: Stack, first_run: str) -> None:
-    assert_whole(stack, first_run)
+def test_an_execution_goes_all_the_way(stack: Stack, first_calls: tuple[str, dict[str, Any]]) -> None:
+    run_id, calls = first_calls
+    assert_whole(stack, run_id)
+    check_grants(calls)
     stack.assert_nothing_is_left()
 
 
@@ -76,13 +79,28 @@ def checkpoints(stack: Stack) -> list[str]:
 
 def test_a_killed_driver_is_started_again_and_nothing_is_lost_or_doubled(stack: Stack, first_run: str) -> None:
     arn = stack.start("serve", settings={"serving": {"speed": 2000}})
-    run_id = arn.rpartition(":")[2]
-    predictions = stack.bucket("predictions")
-    until(lambda: any(contract.predictions_run(key) == run_id for key in predictions.keys(contract.PREDICTIONS_PREFIX)))
+    wait_for_predictions(stack, arn)
     stack.kill("org.apache.spark.deploy.SparkSubmit")
-    assert stack.wait(arn).status == "SUCCEEDED"
-    assert_whole(stack, run_id)
+    execution = stack.wait(arn)
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert_whole(stack, execution.name)
     stack.assert_nothing_is_left()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("service", ["s3", "logs", "lambda"])
+def test_a_service_that_fails_under_the_stream_costs_no_prediction(stack: Stack, first_run: str, service: str) -> None:
+    arn = stack.start("serve", settings={"serving": {"speed": 2000}})
+    wait_for_predictions(stack, arn)
+    stack.fail(service, 5.0)
+    execution = stack.wait(arn)
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert_whole(stack, execution.name)
+
+
+def wait_for_predictions(stack: Stack, arn: str) -> None:
+    run_id, predictions = arn.rpartition(":")[2], stack.bucket("predictions")
+    until(lambda: any(contract.predictions_run(key) == run_id for key in predictions.keys(contract.PREDICTIONS_PREFIX)))
 
 
 def test_a_killed_lambda_takes_the_catch(stack: Stack, first_run: str) -> None:
@@ -133,8 +151,9 @@ def test_a_model_that_loses_is_not_promoted_and_the_old_one_serves(stack: Stack,
     ("phase", "state", "word"),
     [
         ("ingest", "IngestShards", "stockflow"),
-        pytest.param("dataset", "BuildDataset", "stockflow", marks=pytest.mark.chaos),
+        ("dataset", "BuildDataset", "stockflow"),
         ("train", "TrainModel", "train.py"),
+        ("train", "GateModel", "function_runtime.py"),
         ("serve", "StreamPredictions", "SparkSubmit"),
     ],
 )

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
-from embedded.daemon import MARKER
+from embedded.aws.account import client
+from embedded.daemon import LOG, MARKER, attach
 from tests.pipeline.stack import FAST, until
 
 MARKET = ("--sim", "tickers=4", "--sim", "sessions=5")
 INGEST = json.dumps({"phases": ["ingest"], "settings": {"ingest": FAST["ingest"]}})
+SLOW = ("--latency-ms", "3000")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,42 @@ class Operator:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def up(self) -> dict[str, str]:
+    def up(self, *flags: str) -> dict[str, str]:
         """What it exports."""
-        said = self.must("up", *MARKET, "--state", str(self.state))
+        said = self.must("up", *MARKET, *flags, "--state", str(self.state))
         return dict(re.findall(r"^export (\w+)=(.*)$", said, re.MULTILINE))
+
+    def start(self, *, follow: bool = False) -> tuple[str, str]:
+        """Name of a new execution, and what was said of it."""
+        said = self.must("start", "--input", "-", *(["--follow"] if follow else []), text=INGEST)
+        return said.splitlines()[0].rpartition(":")[2], said
+
+    def client(self, service: str) -> Any:
+        return client(service, attach(self.folder).url)
+
+    def statuses(self) -> dict[str, str]:
+        """Of all executions, by name."""
+        machine = attach(self.folder).machine
+        listed = self.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]
+        return {execution["name"]: execution["status"] for execution in listed}
+
+
+@dataclass(frozen=True)
+class FirstLife:
+    """What an operator saw until the stack went down."""
+
+    exported: dict[str, str]
+    machines: list[str]
+    up_again: subprocess.CompletedProcess[str]
+    nothing_yet: str
+    no_json: str
+    name: str
+    followed: str
+    status: str
+    logs: str
+    stop_of_ended: str
+    wrong: subprocess.CompletedProcess[str]
+    down: str
 
 
 @pytest.fixture(scope="module")
@@ -54,62 +90,59 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     operator.stockflow("down")
 
 
-def test_a_stack_is_brought_up_asked_worked_with_and_brought_down(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def first(operator: Operator) -> FirstLife:
+    """An execution that succeeded, one that failed, and the end."""
     exported = operator.up()
-    for name, value in exported.items():
-        monkeypatch.setenv(name, value)
-    machines = boto3.client("stepfunctions").list_state_machines()["stateMachines"]
-    assert [machine["stateMachineArn"] for machine in machines] == [exported["STATE_MACHINE"]]
-    again = operator.stockflow("up")
-    assert again.returncode == 10
-    assert "type `stockflow down` first" in again.stderr
-
-    assert operator.stockflow("status").returncode == 0
-    assert "nothing has been executed yet" in operator.stockflow("logs", "ingest").stderr
-    assert "the input is no JSON" in operator.stockflow("start", "--input", "-", text="{").stderr
-    said = operator.must("start", "--input", "-", "--follow", text=INGEST)
-    arn = said.splitlines()[0]
-    assert arn.startswith(exported["STATE_MACHINE"].replace(":stateMachine:", ":execution:"))
-    assert "CheckCoverage: ended" in said
-    name = arn.rpartition(":")[2]
-    shown = operator.must("status")
-    assert name in shown
-    assert "SUCCEEDED" in shown
-    assert "ReleaseFleet" in shown
-    assert operator.must("logs", "ingest", "--execution", name).count("2/2 tickers") == 2
-    assert "has ended already: SUCCEEDED" in operator.must("stop")
-
-    wrong = operator.stockflow("start", "--input", "-", "--follow", text='{"phases": ["shopping"]}')
-    assert wrong.returncode == 2
-    assert "ValidateInput: SettingsError: input phases" in wrong.stderr
-
-    operator.must("start", "--input", "-", text=INGEST.replace("}}}", '}}, "run_id": "long"}'))
-    stopped = operator.must("stop")
-    assert "ABORTED" in stopped or "SUCCEEDED" in stopped
-    pid = json.loads((operator.folder / MARKER).read_text())["pid"]
-    assert "is down" in operator.must("down")
-    until(lambda: not Path(f"/proc/{pid}").exists())
-    down = operator.stockflow("status")
-    assert down.returncode == 10
-    assert "nothing is up in" in down.stderr
+    nothing_yet = operator.stockflow("logs", "ingest").stderr
+    name, followed = operator.start(follow=True)
+    return FirstLife(
+        exported=exported,
+        machines=[one["name"] for one in operator.client("stepfunctions").list_state_machines()["stateMachines"]],
+        up_again=operator.stockflow("up"),
+        nothing_yet=nothing_yet,
+        no_json=operator.stockflow("start", "--input", "-", text="{").stderr,
+        name=name,
+        followed=followed,
+        status=operator.must("status"),
+        logs=operator.must("logs", "ingest", "--execution", name),
+        stop_of_ended=operator.must("stop"),
+        wrong=operator.stockflow("start", "--input", "-", "--follow", text='{"phases": ["shopping"]}'),
+        down=operator.must("down"),
+    )
 
 
-def test_objects_executions_and_logs_are_there_when_it_is_up_again(operator: Operator) -> None:
-    if not operator.state.exists():
-        pytest.skip("needs the state of the test above")
-    exported = operator.up()
-    states = boto3.client("stepfunctions", **_client(exported))
-    (first, *_) = states.list_executions(stateMachineArn=exported["STATE_MACHINE"], statusFilter="SUCCEEDED")[
-        "executions"
+def test_a_stack_is_brought_up_asked_worked_with_and_brought_down(operator: Operator, first: FirstLife) -> None:
+    assert [first.exported["STATE_MACHINE"].rpartition(":")[2]] == first.machines
+    assert first.up_again.returncode == 10
+    assert "type `stockflow down` first" in first.up_again.stderr
+    assert "nothing has been executed yet" in first.nothing_yet
+    assert "the input is no JSON" in first.no_json
+    assert first.followed.startswith(first.exported["STATE_MACHINE"].replace(":stateMachine:", ":execution:"))
+    assert "CheckCoverage: ended" in first.followed
+    for shown in (first.name, "SUCCEEDED", "ReleaseFleet"):
+        assert shown in first.status
+    assert first.logs.count("2/2 tickers") == 2
+    assert "has ended already: SUCCEEDED" in first.stop_of_ended
+    assert first.wrong.returncode == 2
+    assert "ValidateInput: SettingsError: input phases" in first.wrong.stderr
+    assert "is down" in first.down
+    assert not (operator.folder / MARKER).exists()
+
+
+def test_what_was_done_is_there_when_it_is_up_again(operator: Operator, first: FirstLife) -> None:
+    operator.up()
+    assert sorted(operator.statuses().values()) == ["FAILED", "SUCCEEDED"]
+    assert "tickers" in operator.must("logs", "ingest", "--execution", first.name)
+    batch = operator.client("batch")
+    listed = [
+        job["jobName"]
+        for queue in batch.describe_job_queues()["jobQueues"]
+        for job in batch.list_jobs(jobQueue=queue["jobQueueArn"], jobStatus="SUCCEEDED")["jobSummaryList"]
     ]
-    history = states.get_execution_history(executionArn=first["executionArn"])["events"]
-    assert history[-1]["type"] == "ExecutionSucceeded"
-    assert "tickers" in operator.must("logs", "ingest", "--execution", first["name"])
-    said = operator.must("start", "--input", "-", "--follow", text=INGEST)
-    name = said.splitlines()[0].rpartition(":")[2]
-    s3 = boto3.client("s3", **_client(exported))
+    assert len(listed) == 1
+    name, _ = operator.start(follow=True)
+    s3 = operator.client("s3")
     (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"] if "storagemarket" in b["Name"])
     coverage = json.loads(s3.get_object(Bucket=bucket, Key=f"runs/{name}/coverage.json")["Body"].read())
     assert coverage["requests"] == 0
@@ -117,18 +150,33 @@ def test_objects_executions_and_logs_are_there_when_it_is_up_again(operator: Ope
     operator.must("down")
 
 
-def test_a_state_folder_of_somebody_else_is_refused(operator: Operator, tmp_path: Path) -> None:
+def test_what_runs_is_aborted_by_an_operator_or_as_the_stack_goes_down(tmp_path: Path) -> None:
+    operator = Operator(tmp_path / "up", tmp_path / "state")
+    try:
+        operator.up(*SLOW)
+        stopped, _ = operator.start()
+        assert f"{stopped}: ABORTED" in operator.must("stop")
+        running, _ = operator.start()
+        assert operator.statuses()[running] == "RUNNING"
+        operator.must("down")
+        operator.up(*SLOW)
+        assert operator.statuses() == {stopped: "ABORTED", running: "ABORTED"}
+        os.kill(attach(operator.folder).aws_pid, signal.SIGKILL)
+        until(lambda: operator.stockflow("status").returncode == 10)
+        assert "nothing is up in" in operator.stockflow("status").stderr
+        assert "has died: so does the stack" in (operator.folder / LOG).read_text()
+        assert not (operator.folder / MARKER).exists()
+    finally:
+        operator.stockflow("down")
+
+
+def test_folders_that_cannot_be_had_are_refused_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = operator.stockflow("up", *MARKET, "--state", str(tmp_path))
+    done = Operator(tmp_path / "up", tmp_path).stockflow("up", *MARKET, "--state", str(tmp_path))
     assert done.returncode == 10
     assert "holds something else than an embedded AWS's state: name a new folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def _client(exported: dict[str, str]) -> dict[str, str]:
-    return {
-        "endpoint_url": exported["AWS_ENDPOINT_URL"],
-        "region_name": exported["AWS_DEFAULT_REGION"],
-        "aws_access_key_id": exported["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": exported["AWS_SECRET_ACCESS_KEY"],
-    }
+    done = Operator(tmp_path / "thesis.txt" / "up", tmp_path).stockflow("up", *MARKET)
+    assert done.returncode == 10
+    assert "name another folder with --dir" in done.stderr
+    assert "nothing is up in" in Operator(tmp_path / "thesis.txt" / "up", tmp_path).stockflow("status").stderr

@@ -44,7 +44,7 @@ class History:
 
     def execution(self, status: str = "RUNNING") -> Execution:
         stopped = None if status == "RUNNING" else START + timedelta(seconds=100)
-        return Execution("arn", "name", status, START, stopped, tuple(read_states(self.events)))
+        return Execution("arn", "name", status, START, stopped, tuple(read_states(self.events, stopped)))
 
 
 def test_a_state_has_its_times_its_tries_and_what_its_last_task_started() -> None:
@@ -71,6 +71,41 @@ def test_branches_that_run_side_by_side_are_told_apart() -> None:
     failed = execution.failed_state()
     assert failed is not None
     assert (failed.name, failed.cause) == ("StreamPredictions", "it broke")
+
+
+def test_a_failed_branch_fails_what_it_is_in_and_interrupts_the_other() -> None:
+    history = History()
+    both = history.enter(0, "ServeSession")
+    history.task(history.enter(both, "StreamPredictions"), job="stream")
+    failed = history.task(history.enter(both, "FeedTicks"), job="feed", error="States.TaskFailed")
+    left = history.add(failed, type="ParallelStateFailed")
+    assert outcomes(history.execution()) == {
+        "ServeSession": ("failed", left - both), "StreamPredictions": ("interrupted", left - both - 1),
+        "FeedTicks": ("failed", left - failed + 3),
+    }  # fmt: skip
+    history.enter(left, "Release")
+    assert outcomes(history.execution())["Release"] == ("running", None)
+
+
+def test_a_caught_parallel_state_that_is_exited_has_failed() -> None:
+    history = History()
+    run = history.enter(0, "Run")
+    left = history.add(history.task(history.enter(run, "PlanShards"), error="E"), type="ParallelStateFailed")
+    history.enter(history.leave(left, "Run"), "Release")
+    assert [status for status, _ in outcomes(history.execution()).values()] == ["failed", "failed", "running"]
+
+
+def test_the_clock_of_a_state_stops_with_the_execution() -> None:
+    history = History()
+    history.task(history.enter(0, "TrainModel"))
+    assert outcomes(history.execution("ABORTED")) == {"TrainModel": ("interrupted", 99)}
+    history.task(2, error="States.TaskFailed")
+    assert outcomes(history.execution("RUNNING")) == {"TrainModel": ("running", None)}  # it may be tried again
+    assert outcomes(history.execution("FAILED")) == {"TrainModel": ("failed", 99)}
+
+
+def outcomes(execution: Execution) -> dict[str, tuple[str, float | None]]:
+    return {state.name: (state.status, state.seconds) for state in execution.states}
 
 
 def test_what_released_it_is_not_what_failed() -> None:
@@ -101,7 +136,9 @@ def test_lines_of_tasks_are_summed_up() -> None:
     note = StateNote()
     for shard, done in (("IngestShards 0", 3), ("IngestShards 1", 1), ("IngestShards 0", 5)):
         assert note.say(shard, f'{{"phase": "ingest", "done": {done}, "total": 9, "note": "tickers"}}')
-    assert str(note) == "6/18 tickers in 2 shards"
+    assert str(note) == "6/18 tickers"
+    assert note.say("IngestShards 1", '{"phase": "ingest", "done": 9, "total": 9, "note": "tickers"}')
+    assert note.shards(3) == ["1/3 shards done", "shard 0: 5/9", "shard 1: 9/9"]
     note = StateNote()
     assert note.say("TrainModel", "epoch=1 loss=0.98765 validation_loss=0.9")
     assert note.say("TrainModel", "epoch=2 loss=0.9 validation_loss=0.9")
@@ -113,6 +150,7 @@ def test_predictions_of_the_last_minute_and_the_lag_are_shown() -> None:
     note = StateNote()
     for at_s, count in ((0, 100), (30, 200), (70, 300)):
         note.say("S", f'{{"_aws": {{"Timestamp": {at_s * 1000}}}, "Predictions": {count}, "StreamLag": {at_s / 10}}}')
+    note.say("S", '{"phase": "serve", "done": 0, "total": 775, "note": "predictions"}')
     assert str(note) == "500 predictions in the last minute, lag 7.0 s"
 
 

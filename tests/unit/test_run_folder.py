@@ -58,7 +58,7 @@ def test_results_take_the_place_of_an_earlier_run_s(tmp_path: Path, logs: Path) 
         shared.put(key, b"{}")
     write_run_folder(out, {"status": "succeeded"}, {"market": shared, "predictions": shared}, "r", logs, {})
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert found == ["latest.json", "logs/ingest.log", "plan.json", "summary.json"]
+    assert found == ["iam.json", "latest.json", "logs/ingest.log", "plan.json", "summary.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "work"]
 
 

@@ -115,3 +115,11 @@ def test_of_a_span_of_many_sessions_only_the_incomplete_ones_are_asked_for() -> 
     fetch_ticker(plan, "AAPL", cast(Fetcher, source), held=make_bars("AAPL", SECOND))
     assert len(plan.spans) == 1
     assert source.asked == [Span(FIRST.open_ts, FIRST.close_ts)]
+
+
+def test_a_complete_session_between_two_others_is_not_fetched_again() -> None:
+    sessions = make_sessions(5, 5, 5)
+    plan = make_plan("r", ["AAPL"], sessions, shards=1, request_days=7)
+    source = ScriptedFetcher(empty_bars(), empty_bars())
+    fetch_ticker(plan, "AAPL", cast(Fetcher, source), held=make_bars("AAPL", sessions[1]))
+    assert source.asked == [Span(sessions[i].open_ts, sessions[i].close_ts) for i in (0, 2)]

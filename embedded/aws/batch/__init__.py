@@ -11,12 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 from moto.batch.exceptions import ClientException, ValidationError
-from moto.batch.models import JOB_NAME_REGEX, BatchBackend, JobDefinition
+from moto.batch.models import JOB_NAME_REGEX, BatchBackend
 from moto.batch.responses import BatchResponse
 from moto.batch.utils import make_arn_for_job
 from moto.core.base_backend import BaseBackend
 
-from embedded.aws.batch.definition import create_from_template
 from embedded.aws.batch.fleet import Fleet
 from embedded.aws.batch.job import Job
 from embedded.aws.batch.listing import list_jobs
@@ -40,7 +39,6 @@ def install(host: Host) -> None:
     BatchResponse.canceljob = _answering(calls.cancel)
     BatchResponse.terminatejob = _answering(calls.terminate)
     BatchBackend.reset = _resetting(calls.reset)
-    JobDefinition.create_from_cloudformation_json = classmethod(create_from_template)
 
 
 def _answering(call: _Call) -> Callable[[Any], str]:

@@ -16,11 +16,13 @@ from embedded.aws.batch.job import Attempt, Job
 from embedded.aws.batch.order import LogOptions
 from embedded.aws.batch.retry import Ended
 from embedded.aws.host import Host
+from embedded.aws.iam.trust import NotTrusted
 from embedded.aws.images import Image, UnknownImage
 from embedded.aws.logs import LogStream
 
 _NOBODY = Credentials("", "")
 """Of a job without a role: on Fargate it has none, and on EC2 it should not use its instance's."""
+_PRINCIPAL = "ecs-tasks.amazonaws.com"
 _NO_PROCESS = (
     "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to create shim"
     " task: OCI runtime create failed: runc create failed: unable to start container process:"
@@ -62,10 +64,17 @@ def _prepare(host: Host, job: Job, attempt: Attempt) -> tuple[list[str], dict[st
     except UnknownImage as exc:
         raise NotStarted(f"CannotPullContainerError: {exc}") from exc
     role = order.container.get("jobRoleArn")
-    credentials = host.credentials(role, attempt.task_id) if role else _NOBODY
+    credentials = _assume(host, role, attempt) if role else _NOBODY
     environ = host.environ(credentials, {**image.environ, **order.variables(), **_told(job, attempt)})
     words = [*image.entrypoint, *(order.command() or image.command)]
     return _locate(words, image, environ["PATH"]), environ
+
+
+def _assume(host: Host, role: str, attempt: Attempt) -> Credentials:
+    try:
+        return host.credentials(role, attempt.task_id, _PRINCIPAL)
+    except NotTrusted as exc:
+        raise NotStarted(f"ECS was unable to assume the role '{role}' that was provided for this task: {exc}") from exc
 
 
 def _told(job: Job, attempt: Attempt) -> dict[str, str]:
@@ -111,7 +120,7 @@ def _open_log(host: Host, job: Job, attempt: Attempt) -> LogStream | None:
     if options is None:
         return None
     role = job.order.container.get("executionRoleArn")
-    credentials = host.credentials(role, attempt.task_id) if role else OPERATOR
+    credentials = _assume(host, role, attempt) if role else OPERATOR
     stream = f"{options.prefix}/default/{attempt.task_id}"
     _create_stream(host.endpoint, credentials, options, stream)
     attempt.log_stream = stream

@@ -24,6 +24,11 @@ FAILED = "FAILED"
 STATUSES = (SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED)
 
 _LONGEST_REASON = 255
+_SUMMARY = (
+    *("jobId", "jobName", "jobDefinition", "jobArn", "status", "statusReason"),
+    *("createdAt", "startedAt", "stoppedAt", "isCancelled", "isTerminated"),
+)
+"""What an entry of ListJobs has as DescribeJobs has it."""
 _numbers = itertools.count()
 
 
@@ -101,6 +106,21 @@ class Job:
         self.stopped_ms = 0
 
     @property
+    def name(self) -> str:
+        """What it was named as it was submitted."""
+        return self.order.name
+
+    @property
+    def definition_arn(self) -> str:
+        """ARN of its definition."""
+        return str(self.order.definition.arn)
+
+    @property
+    def share_identifier(self) -> str:
+        """Whose share of the queue it takes."""
+        return self.order.share_identifier
+
+    @property
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
         return self.status in (SUCCEEDED, FAILED)
@@ -172,22 +192,61 @@ class Job:
         return {}
 
 
-@dataclass(frozen=True)
 class PastJob:
-    """A job of an earlier life of the embedded AWS: it can be described, and does nothing."""
+    """A job of an earlier life of the embedded AWS: it can be listed and described, and does nothing.
 
-    described: Mapping[str, Any]
+    number: its place among all jobs, before those of this life.
+    """
+
+    ended = True
+
+    def __init__(self, described: Mapping[str, Any]) -> None:
+        self._described = described
+        self.job_id = str(described["jobId"])
+        self.arn = str(described["jobArn"])
+        self.name = str(described["jobName"])
+        self.status = str(described["status"])
+        self.created_ms = int(described["createdAt"])
+        self.definition_arn = str(described["jobDefinition"])
+        self.share_identifier = str(described.get("shareIdentifier", ""))
+        self.index = int(described.get("arrayProperties", {}).get("index", 0))
+        self.number = 0
+        self.parent: PastJob | None = None
+        self.children: list[PastJob] = []
 
     @property
-    def job_id(self) -> str:
-        """Its id."""
-        return str(self.described["jobId"])
+    def queue(self) -> str:
+        """ARN of the queue that it was submitted to."""
+        return str(self._described["jobQueue"])
 
-    @property
-    def arn(self) -> str:
-        """Its ARN."""
-        return str(self.described["jobArn"])
+    def summary(self) -> dict[str, Any]:
+        """An entry of ListJobs."""
+        said = {name: self._described[name] for name in _SUMMARY if name in self._described}
+        exits = {name: value for name, value in self._described["container"].items() if name in ("exitCode", "reason")}
+        array = self._described.get("arrayProperties", {})
+        places = {name: array[name] for name in ("index", "size") if name in array}
+        return {
+            **said,
+            **({"container": exits} if self._described["attempts"] else {}),
+            **({"arrayProperties": places} if places else {}),
+        }
 
     def describe(self) -> dict[str, Any]:
         """As it was described."""
-        return dict(self.described)
+        return dict(self._described)
+
+
+def put_back(backend: Any, jobs: list[PastJob]) -> None:
+    """Let a backend know jobs of an earlier life: by their ids, in their queues and in their arrays."""
+    by_id = {job.job_id: job for job in jobs}
+    queues = {queue.arn: queue for queue in backend._job_queues.values()}
+    for number, job in enumerate(sorted(jobs, key=lambda job: job.created_ms), start=-len(jobs)):
+        job.number = number
+        parent_id, is_child, _ = job.job_id.partition(":")
+        if is_child:
+            job.parent = by_id.get(parent_id)
+            if job.parent is not None:
+                job.parent.children.append(job)
+        elif job.queue in queues:
+            queues[job.queue].jobs.append(job)
+    backend._jobs |= by_id

@@ -1,8 +1,8 @@
 """EMR on one machine: clusters that live and die, and steps that are real Spark drivers.
 
 `install` puts it into moto's classes: moto keeps clusters and steps and answers the API; what moves them from state to
-state is here. A cluster is a folder and its steps' processes: `cluster_life` is its life, `cluster_step` a step's
-work, `cluster_submit` what becomes of spark-submit's words, `cluster_logs` what goes to the LogUri.
+state is here. A cluster is a folder and its steps' processes: `life` is its life, `nodes` what it is made of, `step` a
+step's work, `submit` what becomes of spark-submit's words, `logs` what goes to the LogUri.
 
 Other than on AWS: nodes have their role's credentials in variables instead of the metadata service; bootstrap actions
 and `Configurations` are kept and not carried out, for the software is that of this interpreter's environment; an idle
@@ -24,7 +24,6 @@ from moto.emr.responses import ElasticMapReduceResponse
 from embedded.aws.cluster.life import GRACE_S, Life
 from embedded.aws.host import Host
 
-_GROUPS: Final = {"MasterInstanceGroup": "MASTER", "CoreInstanceGroup": "CORE"}
 _OF_A_CLUSTER: Final = (
     *("list_steps", "modify_cluster", "add_instance_groups", "list_bootstrap_actions", "list_instance_groups"),
     "list_instances",
@@ -38,7 +37,6 @@ def install(host: Host) -> None:
     _give_life(host, lives)
     _refuse_as_aws_does()
     _answer_in_full(lives)
-    _create_from_templates()
 
 
 def _give_life(host: Host, lives: dict[str, Life]) -> None:
@@ -185,47 +183,3 @@ def _step_status(step: Any) -> dict[str, Any]:
 
 def _reason(code: str | None, message: str | None) -> dict[str, str]:
     return {name: text for name, text in (("Code", code), ("Message", message)) if text}
-
-
-def _create_from_templates() -> None:
-    """Properties of AWS::EMR::Cluster that moto leaves out."""
-    create = Cluster.create_from_cloudformation_json.__func__
-
-    def create_from_cloudformation_json(
-        cls: Any, name: str, template: Any, account_id: str, region_name: str, /, **more: Any
-    ) -> Any:
-        properties = template["Properties"]
-        instances = properties["Instances"]
-        instances["keep_job_flow_alive_when_no_steps"] = _is_true(instances.get("KeepJobFlowAliveWhenNoSteps", True))
-        instances["termination_protected"] = _is_true(instances.get("TerminationProtected", False))
-        cluster = create(cls, name, template, account_id, region_name, **more)
-        cluster.security_configuration = properties.get("SecurityConfiguration")
-        cluster.step_concurrency_level = int(properties.get("StepConcurrencyLevel", 1))
-        cluster.idle_timeout_s = _idle_timeout(properties.get("AutoTerminationPolicy"))
-        cluster.add_applications([{"name": each.get("Name")} for each in properties.get("Applications", [])])
-        cluster.add_steps(
-            {
-                "name": step["Name"],
-                "hadoop_jar_step": step["HadoopJarStep"],
-                "action_on_failure": step.get("ActionOnFailure", "CONTINUE"),
-            }
-            for step in properties.get("Steps", [])
-        )
-        for group, role in _GROUPS.items():
-            if group in instances:
-                _add_group(cluster, role, instances[group])
-        return cluster
-
-    Cluster.create_from_cloudformation_json = classmethod(create_from_cloudformation_json)
-
-
-def _add_group(cluster: Any, role: str, properties: dict[str, Any]) -> None:
-    count, kind = int(properties["InstanceCount"]), properties["InstanceType"]
-    asked = {"instance_count": count, "instance_type": kind, "instance_role": role, "name": properties.get("Name")}
-    (group,) = cluster.emr_backend.add_instance_groups(cluster.id, [asked])
-    cluster.emr_backend.run_instances(cluster.id, {"instance_count": count, "instance_type": kind}, group)
-
-
-def _is_true(value: Any) -> bool:
-    """A boolean of a template, which may be a word."""
-    return str(value).lower() == "true"

@@ -13,7 +13,7 @@ from typing import Any, Final
 from moto.core.utils import utcnow
 from moto.emr.exceptions import ValidationException
 
-from embedded.aws.cluster.nodes import Nodes, Reason, Unable, release, start_nodes
+from embedded.aws.cluster.nodes import Reason, Unable, release, sign_in, start_nodes
 from embedded.aws.cluster.step import Outcome, StepRun
 from embedded.aws.host import Host
 
@@ -93,29 +93,29 @@ class Life:
 
     def _live(self) -> None:
         try:
-            self._work(self._provision())
+            self._provision()
+            self._work()
         except Unable as exc:
             self.terminate(exc.reason)
         except Exception as exc:  # whatever it is, a cluster does not stay in a state that it left
             self.terminate(Reason("INTERNAL_ERROR", f"{type(exc).__name__}: {exc}", failed=True))
         self._shut_down()
 
-    def _provision(self) -> Nodes:
+    def _provision(self) -> None:
         self._enter("STARTING", "", "Provisioning Amazon EC2 capacity")
         self._pause(_STARTING_S)
         self._enter("BOOTSTRAPPING", "", "Running bootstrap actions")
-        nodes = start_nodes(self._host, self._cluster, self._folder)
+        start_nodes(self._host, self._cluster, self._folder)
         self._pause(_BOOTSTRAPPING_S)
-        return nodes
 
-    def _work(self, nodes: Nodes) -> None:
+    def _work(self) -> None:
         """Run steps until the cluster is to end."""
         cluster = self._cluster
         idle_since = time.monotonic()
         with self._changed:
             cluster.ready_datetime = utcnow()
             while self._ending is None:
-                self._start_steps(nodes)
+                self._start_steps()
                 if self._runs:
                     self._enter("RUNNING", "", "Running step")
                     idle_since = time.monotonic()
@@ -128,11 +128,12 @@ class Life:
                     self._end_if_idle(time.monotonic() - idle_since)
                 self._changed.wait(_TICK_S)
 
-    def _start_steps(self, nodes: Nodes) -> None:
+    def _start_steps(self) -> None:
         for step in self._cluster.steps:
             if len(self._runs) >= (self._cluster.step_concurrency_level or 1):
                 return
             if step.state == "PENDING":
+                nodes = sign_in(self._host, self._cluster, self._folder)
                 run = StepRun(self._host, nodes, step, self._next_application(), self._step_ended)
                 step.state, step.start_date_time = "RUNNING", utcnow()
                 self._runs[step.id] = run

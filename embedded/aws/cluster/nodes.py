@@ -15,6 +15,9 @@ from moto.iam.models import iam_backends
 from embedded.aws.account import PARTITION, Credentials, client
 from embedded.aws.cluster.logs import LogStore
 from embedded.aws.host import Host
+from embedded.aws.iam.trust import NotTrusted
+
+_PRINCIPAL = "ec2.amazonaws.com"
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,15 @@ class Nodes:
         return self.folder / "hdfs"
 
 
-def start_nodes(host: Host, cluster: Any, folder: Path) -> Nodes:
+def start_nodes(host: Host, cluster: Any, folder: Path) -> None:
     """Make the nodes of one of moto's clusters, with the rights of its instance profile; Unable when that fails."""
+    nodes = sign_in(host, cluster, folder)
+    _read_certificates(cluster, client("s3", host.endpoint, nodes.credentials))
+    nodes.hdfs.mkdir(parents=True)
+
+
+def sign_in(host: Host, cluster: Any, folder: Path) -> Nodes:
+    """The nodes with fresh credentials, which may last less long than the cluster; Unable when there are none."""
     profile = cluster.role.rpartition("/")[2]
     try:
         roles = iam_backends[cluster.emr_backend.account_id][PARTITION].get_instance_profile(profile).roles
@@ -58,12 +68,12 @@ def start_nodes(host: Host, cluster: Any, folder: Path) -> Nodes:
         roles = []
     if not roles:
         raise Unable("VALIDATION_ERROR", f"Invalid InstanceProfile: {profile}.")
-    credentials = host.credentials(roles[0].arn, cluster.id)
-    _read_certificates(cluster, client("s3", host.endpoint, credentials))
+    try:
+        credentials = host.credentials(roles[0].arn, cluster.id, _PRINCIPAL)
+    except NotTrusted as exc:
+        raise Unable("VALIDATION_ERROR", f"Invalid InstanceProfile: {profile}. {exc}") from exc
     store = LogStore.at(cluster.log_uri, cluster.id, host.endpoint, credentials) if cluster.log_uri else None
-    nodes = Nodes(cluster.id, folder, credentials, store)
-    nodes.hdfs.mkdir(parents=True)
-    return nodes
+    return Nodes(cluster.id, folder, credentials, store)
 
 
 def release(cluster: Any) -> None:

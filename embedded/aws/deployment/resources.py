@@ -30,8 +30,8 @@ class Api:
         return self._clients[service]
 
     def client_of(self, role: str, service: str) -> Any:
-        """A client with the rights of a role, by its ARN."""
-        credentials: Credentials = self._host.credentials(role, "cloudformation")
+        """A client with the rights of a Lambda's role, by its ARN."""
+        credentials: Credentials = self._host.credentials(role, "cloudformation", "lambda.amazonaws.com")
         return client(service, self._host.endpoint, credentials, _ONE_TRY)
 
     def call(self, service: str, method: str, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""How executions end: a stop is seen at once, each end is an event on the bus, and their history goes to the logs."""
+"""How executions end and what is told of them.
+
+A stop is seen at once, each end is an event on the bus, their history goes to the logs and is answered page by page.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.core.responses import ActionResult
+from moto.stepfunctions.exceptions import InvalidToken
 from moto.stepfunctions.parser.api import (
     ExecutionAbortedEventDetails,
     ExecutionStatus,
@@ -18,17 +24,21 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventHistoryContext, EventManager
 from moto.stepfunctions.parser.asl.eval.event.logging import CloudWatchLoggingConfiguration, is_logging_enabled_for
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
-from moto.stepfunctions.parser.models import StepFunctionsParserBackend
+from moto.stepfunctions.parser.models import StepFunctionsParserBackend, stepfunctions_parser_backends
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from embedded.aws import events
-from embedded.aws.account import OPERATOR
+from embedded.aws.account import ACCOUNT, OPERATOR, REGION
 from embedded.aws.host import Host
 from embedded.aws.logs import LogStream
 
 _LOG = logging.getLogger(__name__)
 _STARTS_WITHIN_S = 10.0
-_CLOSED = "closed_by_stop"
+_CLOSED = "closed_by_the_end"
+_PAGE, _LONGEST_PAGE = 100, 1000
+
+ON_END: list[Callable[[Any], None]] = []
+"""Called with each execution that has ended, in the thread that ended it."""
 
 
 class HistoryLog:
@@ -64,6 +74,21 @@ def install(host: Host) -> None:
     _stop_at_once()
     _tell_the_end()
     _keep_the_reason()
+    _date_timeouts()
+    _answer_pages()
+
+
+def abort_all(error: str, cause: str) -> int:
+    """Stop what runs; returns how many executions that were."""
+    running = [
+        execution
+        for machine in stepfunctions_parser_backends[ACCOUNT][REGION].state_machines
+        for execution in list(machine.executions)
+        if execution.exec_status == ExecutionStatus.RUNNING
+    ]
+    for execution in running:
+        execution.stop(datetime.now(UTC), error, cause)
+    return len(running)
 
 
 def _name_the_nameless() -> None:
@@ -128,6 +153,7 @@ def _tell_the_end() -> None:
         if self.execution.exec_status != ExecutionStatus.RUNNING:
             return  # it was stopped
         reflect(self)
+        setattr(self.execution.exec_worker.env.event_manager, _CLOSED, True)  # branches may still run
         _ended(self.execution)
 
     BaseExecutionWorkerCommunication._reflect_execution_status = reflect_and_tell
@@ -148,6 +174,51 @@ def _keep_the_reason() -> None:
     StepFunctionResponse.stop_execution = stop_execution
 
 
+def _date_timeouts() -> None:
+    """moto leaves out when an execution that timed out did so."""
+    describe, listed = StepFunctionResponse.describe_execution, StepFunctionResponse.list_executions
+
+    def dated(self: Any, said: dict[str, Any]) -> None:
+        if said["status"] == ExecutionStatus.TIMED_OUT.value:
+            said["stopDate"] = self.stepfunction_backend.describe_execution(said["executionArn"]).stop_date
+
+    def describe_execution(self: Any) -> Any:
+        answer = describe(self)
+        dated(self, answer.result)
+        return answer
+
+    def list_executions(self: Any) -> Any:
+        answer = listed(self)
+        for said in answer.result["executions"]:
+            dated(self, said)
+        return answer
+
+    StepFunctionResponse.describe_execution = describe_execution
+    StepFunctionResponse.list_executions = list_executions
+
+
+def _answer_pages() -> None:
+    """moto answers with the whole history, whatever is asked for."""
+    original = StepFunctionResponse.get_execution_history
+
+    def get_execution_history(self: Any) -> Any:
+        backwards, token = bool(self._get_param("reverseOrder")), self._get_param("nextToken")
+        size = min(int(self._get_param("maxResults") or _PAGE), _LONGEST_PAGE)
+        events = list(original(self).result["events"])
+        if backwards:
+            events.reverse()
+        if token is not None:  # the id of the event that the last page ended with
+            if not token.isdecimal():
+                raise InvalidToken
+            events = [
+                event for event in events if (event["id"] < int(token)) is backwards and event["id"] != int(token)
+            ]
+        page: dict[str, Any] = {"events": events[:size]}
+        return ActionResult(page | ({"nextToken": str(events[size - 1]["id"])} if len(events) > size else {}))
+
+    StepFunctionResponse.get_execution_history = get_execution_history
+
+
 def _environment(worker: Any) -> Any:
     """The interpreter's, which its thread makes a moment after the start."""
     deadline = time.monotonic() + _STARTS_WITHIN_S
@@ -160,6 +231,11 @@ def _ended(execution: Any) -> None:
     if execution._cloud_watch_logging_session is not None:
         execution._cloud_watch_logging_session.close()
     _emit(execution)
+    for told in list(ON_END):
+        try:
+            told(execution)
+        except Exception:  # nor may this
+            _LOG.exception("the end of %s could not be kept", execution.exec_arn)
 
 
 def _emit(execution: Any) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedded.aws.states.answers import ask
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -57,8 +59,8 @@ class Integration:
 
 
 def _job(batch: Any, job_id: str) -> dict[str, Any] | None:
-    job: dict[str, Any] = batch.describe_jobs(jobs=[job_id])["jobs"][0]
-    return _ended(job, job["status"], "SUCCEEDED", {"FAILED"})
+    job: dict[str, Any] = ask(batch, "describe_jobs", jobs=[job_id])["Jobs"][0]
+    return _ended(job, job["Status"], "SUCCEEDED", {"FAILED"})
 
 
 def _terminate_job(batch: Any, job_id: str) -> None:
@@ -91,7 +93,7 @@ _BATCH = Integration(
 
 
 def _training_job(sagemaker: Any, name: str) -> dict[str, Any] | None:
-    job = sagemaker.describe_training_job(TrainingJobName=name)
+    job = ask(sagemaker, "describe_training_job", TrainingJobName=name)
     return _ended(job, job["TrainingJobStatus"], "Completed", {"Failed", "Stopped"})
 
 
@@ -112,20 +114,20 @@ _SAGEMAKER = Integration(
 
 
 def _cluster(emr: Any, cluster_id: str) -> dict[str, Any] | None:
-    cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    cluster = ask(emr, "describe_cluster", ClusterId=cluster_id)["Cluster"]
     failed = {"TERMINATED_WITH_ERRORS", "TERMINATED"}
     return _ended({"ClusterId": cluster_id, "Cluster": cluster}, cluster["Status"]["State"], "WAITING", failed)
 
 
 def _ended_cluster(emr: Any, cluster_id: str) -> dict[str, Any] | None:
-    cluster = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+    cluster = ask(emr, "describe_cluster", ClusterId=cluster_id)["Cluster"]
     state = cluster["Status"]["State"]
     return _ended({"ClusterId": cluster_id, "Cluster": cluster}, state, "TERMINATED", {"TERMINATED_WITH_ERRORS"})
 
 
 def _step(emr: Any, both_ids: str) -> dict[str, Any] | None:
     cluster_id, step_id = both_ids.split("/")
-    step = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
+    step = ask(emr, "describe_step", ClusterId=cluster_id, StepId=step_id)["Step"]
     failed = {"FAILED", "CANCELLED", "INTERRUPTED"}
     return _ended({"StepId": step_id, "Step": step}, step["Status"]["State"], "COMPLETED", failed)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -28,6 +28,7 @@ from moto.stepfunctions.parser.asl.component.state.fail import state_fail
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client
 
+from embedded.aws.states.answers import ask
 from embedded.aws.states.integrations import INTEGRATIONS, Action, Integration, Unsuccessful
 
 _POLL_S = 0.3
@@ -59,9 +60,8 @@ class LocalService(state_task_service_callback.StateTaskServiceCallback):  # typ
         self, env: Any, resource_runtime_part: Any, normalised_parameters: dict[str, Any], state_credentials: Any
     ) -> None:
         request = self._request(normalised_parameters)
-        response = getattr(self._client(resource_runtime_part, state_credentials), self._action.operation)(**request)
-        response.pop("ResponseMetadata", None)
-        env.stack.append(self._action.answer(_plain(_capitalised(response))))
+        response = ask(self._client(resource_runtime_part, state_credentials), self._action.operation, **request)
+        env.stack.append(self._action.answer(_plain(response)))
 
     def _request(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """The call's parameters; Step Functions capitalises the names that the API may begin with a small letter."""
@@ -83,14 +83,16 @@ class LocalService(state_task_service_callback.StateTaskServiceCallback):  # typ
         waiting = self._action.waiting
         if waiting is None:
             raise ValueError(f"{self.resource.resource_arn} cannot be waited for")
-        service = self._client(resource_runtime_part, state_credentials)
         name = self._action.identify(env.stack.pop(), self._request(normalised_parameters))
 
-        def find() -> Any:
-            found = waiting.find(service, name)
-            return None if found is None else _plain(_capitalised(found))
+        def service() -> Any:  # again each time: it may be waited for longer than credentials last
+            return self._client(resource_runtime_part, state_credentials)
 
-        return find, lambda: waiting.cancel(service, name)
+        def find() -> Any:
+            found = waiting.find(service(), name)
+            return None if found is None else _plain(found)
+
+        return find, lambda: waiting.cancel(service(), name)
 
     def _eval_sync(self, env: Any, sync_resolver: Any, *args: Any, **named: Any) -> Any:
         """Wait; what is no longer waited for is ended."""
@@ -106,7 +108,7 @@ class LocalService(state_task_service_callback.StateTaskServiceCallback):  # typ
         if isinstance(ex, FailureEventException):
             return ex.failure_event
         if isinstance(ex, Unsuccessful):
-            return self._failure(env, "States.TaskFailed", json.dumps(_plain(_capitalised(dict(ex.described)))))
+            return self._failure(env, "States.TaskFailed", json.dumps(_plain(ex.described)))
         if isinstance(ex, ClientError):
             return self._failure(env, self._error_name(ex), _cause(self._integration.errors, ex))
         return super()._from_error(env=env, ex=ex)
@@ -149,23 +151,6 @@ def _input_shape(service: str, operation: str) -> Any:
 
 def _error_shapes(service: str, operation: str) -> set[str]:
     return {shape.name for shape in _operation(service, operation).error_shapes}
-
-
-def _capitalised(value: Any) -> Any:
-    """An answer's names as Step Functions writes them; what users named themselves keeps its capitals.
-
-    Maps from names to text (environment variables, hyperparameters) are told by their values.
-    """
-    if isinstance(value, list):
-        return [_capitalised(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    own_names = bool(value) and all(isinstance(item, str) for item in value.values()) and _looks_named(value)
-    return {name if own_names else name[:1].upper() + name[1:]: _capitalised(item) for name, item in value.items()}
-
-
-def _looks_named(value: Mapping[str, Any]) -> bool:
-    return any("_" in name or name.isupper() for name in value)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -10,14 +9,15 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from moto.core.utils import get_service_model
-from moto.iam.models import iam_backends
 from moto.sagemaker.exceptions import ValidationError
 
-from embedded.aws.account import ACCOUNT, PARTITION, REGION, client
+from embedded.aws.account import REGION, client
 from embedded.aws.host import Host
+from embedded.aws.iam.trust import NotTrusted, check_trust
 from embedded.aws.training.data import split_uri
 
-_SERVICE = "sagemaker.amazonaws.com"
+PRINCIPAL = "sagemaker.amazonaws.com"
+"""Whom a job's role trusts."""
 _SHOWN = 80
 
 
@@ -34,12 +34,10 @@ def check_request(operation: str, parameters: Mapping[str, Any]) -> None:
 
 def check_role(role_arn: str) -> None:
     """Raise ValidationError when the role does not exist or does not trust SageMaker."""
-    roles = [role for role in iam_backends[ACCOUNT][PARTITION].get_roles() if role.arn == role_arn]
-    if not any(_trusts(role.assume_role_policy_document, _SERVICE) for role in roles):
-        raise ValidationError(
-            f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal"
-            f" '{_SERVICE}' to assume the role."
-        )
+    try:
+        check_trust(role_arn, PRINCIPAL)
+    except NotTrusted as exc:
+        raise ValidationError(str(exc)) from exc
 
 
 def check_input(host: Host, parameters: Mapping[str, Any]) -> None:
@@ -50,7 +48,7 @@ def check_input(host: Host, parameters: Mapping[str, Any]) -> None:
         if not uri:
             continue
         bucket, prefix = split_uri(uri)
-        s3 = client("s3", host.endpoint, host.credentials(role, "SageMaker"))
+        s3 = client("s3", host.endpoint, host.credentials(role, "SageMaker", PRINCIPAL))
         try:
             found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]
             answer = ""
@@ -77,25 +75,6 @@ def _faults_of_job(parameters: Mapping[str, Any]) -> Iterator[str]:
             re.compile(metric["Regex"])
         except re.error as exc:
             yield f"Regex {metric['Regex']!r} of metric {metric['Name']} is no regular expression: {exc}"
-
-
-def _trusts(document: str | Mapping[str, Any], service: str) -> bool:
-    policy = json.loads(document) if isinstance(document, str) else document
-    return any(
-        statement["Effect"] == "Allow"
-        and {"sts:AssumeRole", "sts:*", "*"} & {*_as_list(statement.get("Action", []))}
-        and service in _as_list(_principal(statement))
-        for statement in _as_list(policy["Statement"])
-    )
-
-
-def _principal(statement: Mapping[str, Any]) -> Any:
-    principal = statement.get("Principal", {})
-    return principal.get("Service", []) if isinstance(principal, Mapping) else []
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _faults(shape: Any, value: Any, place: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from embedded.aws.training.data import JobFault, download, upload
 from embedded.aws.training.job import End, TrainingJob
 from embedded.aws.training.log import JobLog, Metrics
 from embedded.aws.training.processes import Ended, Process, run_processes
+from embedded.aws.training.request import PRINCIPAL
 from embedded.aws.training.toolkit import OptMl, Parameters, input_data_config, resource_config, variables
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class _Run:
         self._job = job
         self._limits: dict[str, int] = job.stopping_condition or {}
         self._channels: list[dict[str, Any]] = job.input_data_config or []
-        self._credentials = host.credentials(job.role_arn, "SageMaker")
+        self._credentials = host.credentials(job.role_arn, "SageMaker", PRINCIPAL)
         self._s3 = client("s3", host.endpoint, self._credentials)
         self._image = host.images.find(job.algorithm_specification["TrainingImage"])
         self._parameters = Parameters.read(job.hyper_parameters or {})
