@@ -43,7 +43,9 @@ from embedded.aws.state_folder import hold
 from embedded.aws.states.executions import abort_all
 
 _OUR_MESSAGE = "embedded AWS: "
-_MACHINE = frozenset({"PATH", "LANG", "TZ", "JAVA_HOME", "NO_PROXY", "no_proxy", "LD_LIBRARY_PATH"})
+_PROGRAMS = frozenset({"PATH", "LD_LIBRARY_PATH", "JAVA_HOME", "LANG", "TZ"})
+_NETWORK = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "CURL_CA_BUNDLE"})
+"""How this machine reaches the world, which a container's network would do by itself; in small letters too."""
 _CLEAN_UP_S, _QUIET_S = 8.0, 1.0
 
 
@@ -142,8 +144,12 @@ def _serve(options: argparse.Namespace, folder: Path, done: threading.Event) -> 
 
 def of_tasks(environ: Mapping[str, str], passed: Iterable[str]) -> dict[str, str]:
     """What tasks find of this process's environment: what machine it is, and the variables that are passed by name."""
-    names = _MACHINE | set(passed)
-    return {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    names = {*_PROGRAMS, *passed}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in names or name.upper() in _NETWORK or name.startswith("LC_")
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from embedded.aws.images import BadDockerfile, read_dockerfile
     [
         ("COPY a.py /opt/code/", "/opt/code/a.py", "a.py"),
         ("COPY a.py /opt/b.py", "/opt/b.py", "a.py"),
-        ("COPY a.py .", "/work/a.py", "a.py"),
+        ("COPY a.py .", "/srv/a.py", "a.py"),
         ("COPY folder /opt/code/", "/opt/code/c.py", "folder/c.py"),
         ("COPY a.py folder/c.py /opt", "/opt/c.py", "folder/c.py"),
         ('COPY ["a.py", "/opt/a b.py"]', "/opt/a b.py", "a.py"),
@@ -27,7 +27,7 @@ def test_a_copied_file_is_found_in_the_checkout(line: str, place: str, source: s
     (tmp_path / "folder").mkdir()
     for name in ("a.py", "folder/c.py"):
         (tmp_path / name).touch()
-    image = read_dockerfile(f"FROM base\nWORKDIR /work\n{line}\n", tmp_path)
+    image = read_dockerfile(f"FROM base\nWORKDIR /srv\n{line}\n", tmp_path)
     assert image.file(place) == (source and tmp_path / source)
 
 

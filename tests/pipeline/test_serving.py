@@ -94,7 +94,8 @@ def test_a_run_is_not_served_twice(served: World) -> None:
     assert done.stderr.strip().splitlines()[-1] == "stockflow: run base has been served: start a new run id"
 
 
-@pytest.mark.parametrize("victim", ["driver", pytest.param("jvm", marks=pytest.mark.chaos)])
+@pytest.mark.chaos  # test_machine.py kills the driver of the deployed stream
+@pytest.mark.parametrize("victim", ["driver", "jvm"])
 def test_a_killed_stream_goes_on_and_loses_and_doubles_nothing(served: World, tmp_path: Path, victim: str) -> None:
     crashed = served.copy_run(f"crashed-{victim}")
     arguments = ("serve", "--speed", "1500", "--checkpoint", str(tmp_path / "checkpoint"))
