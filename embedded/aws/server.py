@@ -25,7 +25,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -53,7 +52,6 @@ class Server:
     """moto behind the guard, listening; `host` starts tasks once `start` has been called. environ: what tasks find."""
 
     def __init__(self, port: int, folder: Path, environ: Mapping[str, str]) -> None:
-        default_user_config["iam"] = {"load_aws_managed_policies": True}
         self.record = Record()
         self.faults = Faults()
         moto = DomainDispatcherApplication(create_backend_app)
