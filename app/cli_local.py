@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from app import contract
 from app.options import set_option
 
 _PORT = click.IntRange(0, 65535)
@@ -25,7 +26,9 @@ _market_options = (
         show_default=True,
         help="Where bars come from: simulated, a Parquet file of bars, or yahoo (the live service).",
     ),
-    click.option("--tickers", "universe", help="Tickers; by default all of the market's (dow30 for yahoo)."),
+    click.option(
+        "--tickers", "universe", help="As of `stockflow ingest`; by default all of the market's (dow30 for yahoo)."
+    ),
     click.option("--s3-port", type=_PORT, default=0, help="Port of the embedded AWS; 0 takes a free one."),
     click.option("--yahoo-port", type=_PORT, default=0, help="Port of the local Yahoo; 0 takes a free one."),
     click.option("--latency-ms", type=click.FloatRange(min=0), help="Latency of the local Yahoo."),
@@ -99,7 +102,8 @@ def up(folder: Path, universe: str | None, **options: Any) -> None:
     from embedded.daemon import start_up
     from embedded.local import LocalOptions
 
-    asked = read_universe(universe) if universe is not None else None
+    sp500_url = os.environ.get(contract.ENV_SP500_URL)
+    asked = read_universe(universe, sp500_url) if universe is not None else None
     local = start_up(
         LocalOptions(universe=asked, yahoo_flags=_yahoo_flags(options), **options),
         folder,

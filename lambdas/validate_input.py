@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import boto3
 
 from app import contract
 from app.clock import clock_from_text
+from app.ingest.universe import fetch_sp500
 from app.storage import Bucket
 from app.workflow.fleet import refuse_busy_fleet
 from app.workflow.order import make_order
@@ -30,6 +32,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         table=SessionTable.load(_HERE / "sessions.json"),
         models=Bucket(os.environ[contract.ENV_MODEL_BUCKET]),
         now=clock_from_text(os.environ.get(contract.ENV_NOW))(),
+        sp500=partial(fetch_sp500, os.environ.get(contract.ENV_SP500_URL)),
     )
     has_fleet = contract.ENV_FLEET_GROUP in os.environ  # else Batch makes instances for whoever needs them
     if has_fleet and order["phases"]["ingest"] and not order["closed"]:

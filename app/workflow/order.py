@@ -3,7 +3,7 @@
 An input is a JSON object; each of its keys may be left out:
 
     phases            list of ingest, dataset, train, serve; all of them by default
-    universe          list of tickers, or text: dow30 or tickers by commas
+    universe          list of tickers, or text: tickers by commas; dow30, sp100 or sp500 may be among them
     run_id            name of the run; by default the execution's
     dataset_run       the run whose dataset is trained on, for training without the dataset phase
     now               ISO 8601 instant with a time zone at which the run's clock stands
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from app import contract
 from app.clock import clock_from_text
 from app.errors import ObjectMissing, SettingsError
-from app.ingest.universe import parse_universe
+from app.ingest.universe import LISTS, parse_universe
 from app.rules import RUN_ID_PATTERN, RUN_ID_RULE
 from app.sessions import closed_sessions, market_day
 from app.storage import Bucket
@@ -50,12 +50,14 @@ def make_order(
     table: SessionTable,
     models: Bucket,
     now: datetime,
+    sp500: Callable[[], Iterable[str]],
 ) -> Order:
     """The order that an execution's input asks for: what all states after the first one read.
 
     execution, machine: ARNs of the execution and its state machine. defaults: of the deployment: `universe`,
     complete `settings`, `training`, `training_instance_types`. schema: of the settings. now: the clock, unless the
-    input names an instant. Raises SettingsError, or UniverseError for a ticker, with what is allowed.
+    input names an instant. sp500: gives the tickers of that list; called only when a plan needs it.
+    Raises SettingsError, or UniverseError for a ticker, with what is allowed.
     """
     phases = asked_phases(asked)
     check(asked, _input_schema(defaults["training_instance_types"]), "input")
@@ -63,14 +65,18 @@ def make_order(
     settings = _settings(asked.get("settings", {}), training, defaults["settings"], schema)
     run_id = _run_id(asked.get("run_id", default_run_id(execution)), "run_id")
     instant = clock_from_text(asked["now"])() if asked.get("now") else now
+    planned = phases != {"train"}
+    closed = asked.get("only_in_sessions", False) and not _has_session(instant, table)
     order: Order = {
         "run_id": run_id,
         "execution": execution,
         "machine": machine,
         "job_prefix": job_prefix(execution),
-        "phases": {"plan": phases != {"train"}, **{phase: phase in phases for phase in PHASES}},
-        "closed": asked.get("only_in_sessions", False) and not _has_session(instant, table),
-        "universe": _universe(asked.get("universe", defaults["universe"])),
+        "phases": {"plan": planned, **{phase: phase in phases for phase in PHASES}},
+        "closed": closed,
+        "universe": _universe(
+            asked.get("universe", defaults["universe"]), sp500 if planned and not closed else _not_fetched
+        ),
         "now": instant.isoformat(),
         "settings": settings,
         "settings_json": json.dumps(settings, separators=(",", ":")),
@@ -128,10 +134,15 @@ def _settings(
     return merged(settings, {"training": {"ranks": training["instances"] * training["processes"]}}, schema)
 
 
-def _universe(asked: Any) -> list[str]:
+def _universe(asked: Any, sp500: Callable[[], Iterable[str]]) -> list[str]:
     if isinstance(asked, str) or (isinstance(asked, list) and all(isinstance(word, str) for word in asked)):
-        return list(parse_universe(asked))
-    raise SettingsError("input universe must be a list of tickers, or text: dow30 or tickers by commas")
+        return list(parse_universe(asked, sp500))
+    raise SettingsError(f"input universe must be a list of tickers, or text: tickers by commas, {LISTS}")
+
+
+def _not_fetched() -> tuple[str, ...]:
+    """The S&P 500 for an execution that asks nobody for bars."""
+    return ()
 
 
 def _check_size(order: Order, instant: datetime, table: SessionTable) -> None:

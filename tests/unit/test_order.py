@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from app import contract
 from app.errors import SettingsError, StockflowError, UniverseError
-from app.ingest.universe import DOW_30
+from app.ingest.universe import DOW_30, SP_100
 from app.sessions import sessions_between
 from app.settings import Settings, load, place_from_environ
 from app.storage import Bucket
@@ -32,8 +33,17 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def ordered(asked: Any, models: Bucket | None = None, execution: str = EXECUTION) -> dict[str, Any]:
-    order = make_order(asked, execution, MACHINE, DEFAULTS, SCHEMA, TABLE, models or bucket(), NOW)
+def no_sp500() -> tuple[str, ...]:
+    raise AssertionError("sp500 is not asked for")
+
+
+def ordered(
+    asked: Any,
+    models: Bucket | None = None,
+    execution: str = EXECUTION,
+    sp500: Callable[[], tuple[str, ...]] = no_sp500,
+) -> dict[str, Any]:
+    order = make_order(asked, execution, MACHINE, DEFAULTS, SCHEMA, TABLE, models or bucket(), NOW, sp500)
     assert json.loads(json.dumps(order)) == order
     return order
 
@@ -111,6 +121,19 @@ def test_the_universe_is_a_list_or_text(asked: Any) -> None:
     assert ordered({"universe": asked})["universe"] == ["AAPL", "BRK-B"]
 
 
+@pytest.mark.parametrize("asked", ["sp500", ["sp500"], "sp500,MSFT", ["MSFT", "AAPL", "sp500"]])
+def test_the_order_has_the_tickers_of_the_lists_that_the_universe_names(asked: Any) -> None:
+    assert ordered({"universe": asked}, sp500=lambda: ("MSFT", "AAPL"))["universe"] == ["AAPL", "MSFT"]
+    assert ordered({"universe": "sp100"})["universe"] == list(SP_100)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"phases": ["train"]}, {"now": "2025-11-27T17:30:00-05:00", "only_in_sessions": True}]
+)
+def test_nothing_is_fetched_for_an_execution_that_plans_nothing(asked: Any) -> None:
+    assert ordered({**asked, "universe": "sp500"}, with_dataset("before"))["universe"] == []
+
+
 @pytest.mark.parametrize(
     ("now", "closed"),
     [
@@ -139,7 +162,7 @@ def test_an_execution_for_sessions_only_is_closed_when_new_york_is(now: str, clo
         ({"phases": "train"}, "input phases='train': must be a list"),
         ({"phases": ["fit"]}, "input phases.0='fit': must be one of 'ingest', 'dataset', 'train', 'serve'"),
         ({"phases": [["train"]]}, "input phases.0=['train']: must be one of"),
-        ({"universe": 3}, "input universe must be a list of tickers, or text: dow30 or tickers by commas"),
+        ({"universe": 3}, "input universe must be a list of tickers, or text: tickers by commas, dow30, sp1"),
         ({"universe": ["AAPL", None]}, "input universe must be a list of tickers"),
         ({"universe": " "}, "the universe is empty"),
         ({"universe": []}, "the universe is empty"),
