@@ -21,7 +21,7 @@ from embedded.aws.ports import PortInUseError
 from embedded.market.bars import Market, read_bars_file
 from embedded.market.simulated import settings_from_flags, simulate
 from embedded.yahoo.faults import KINDS, Faults
-from embedded.yahoo.server import YahooServer
+from embedded.yahoo.server import KEPT_MIB, YahooServer
 
 _SIMULATED = "simulated"
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rate_per_s=flags.rate,
             storm=flags.storm,
         )
-        asyncio.run(_serve(YahooServer(market, faults=faults, now=_now(flags.now)), flags.port))
+        server = YahooServer(market, faults=faults, now=_now(flags.now), kept_mib=flags.kept_mib)
+        asyncio.run(_serve(server, flags.port))
     except StockflowError as exc:
         print(f"embedded Yahoo: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fault-share", type=float, default=0.0, help="share of chart requests that fail, 0 to 1")
     add("--fault-kinds", default=",".join(KINDS), help="comma-separated, of %(default)s")
     add("--fault-seed", type=int, default=0, help="of the draws of faults")
+    add("--kept-mib", type=int, default=KEPT_MIB, help="memory for charts that may be asked for again")
     add("--storm", action="store_true", help="answer 429 to every chart request")
     return parser
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app import contract
+from app.ingest.ticker_bars import Floats, Ints, TickerBars
 from app.sessions import Session
-from embedded.market.bars import Floats, Ints, TickerBars
 from embedded.yahoo.query import PRE_MARKET_S, VALID_RANGES, ChartError, ChartQuery
 
 POST_MARKET_S: Final = 14_400

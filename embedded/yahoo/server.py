@@ -21,13 +21,17 @@ from embedded.aws.ports import HOST
 from embedded.market.bars import Market
 from embedded.yahoo.chart import chart_body
 from embedded.yahoo.faults import NO_FAULTS, FaultKind, Faults, TokenBucket
+from embedded.yahoo.kept import KeptBodies
 from embedded.yahoo.query import ChartError, ChartQuery, parse_query
 
 COOKIE: Final = "A3"
 CRUMB: Final = "st0ckFl0w.cr"
+KEPT_MIB: Final = 256
+_OK: Final = 200
 _SHORT_SHARE: Final = 2 / 3
 # Yahoo's cookie lasts a year; yfinance stores it with its expiry.
 _COOKIE_AGE_S: Final = 365 * 86_400
+_OWN_PATHS: Final = frozenset({"/healthz", "/stats", "/stats/reset"})
 _KINDS: Final = {"/": "cookie", "/v1/test/getcrumb": "crumb", "/consent": "consent"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,13 +48,24 @@ class Stats(TypedDict):
     """By kind of fault; 429 counts those of a storm and of the rate limit too."""
     in_flight: int
     peak_in_flight: int
+    rendered: int
+    """Charts that were made anew; any other was kept from an earlier answer."""
+    first_chart_s: float
+    """Reading of this machine's monotonic clock at the first chart of status 200; 0 when there was none."""
+    last_chart_s: float
+    """At the last one."""
 
 
 class YahooServer:
     """One market behind Yahoo's paths, with its counters."""
 
-    def __init__(self, market: Market, *, faults: Faults = NO_FAULTS, now: datetime | None = None) -> None:
-        """`now` is the instant at which the server stands, aware; None is two hours after the market's end."""
+    def __init__(
+        self, market: Market, *, faults: Faults = NO_FAULTS, now: datetime | None = None, kept_mib: int = KEPT_MIB
+    ) -> None:
+        """`now` is the instant at which the server stands, aware; None is two hours after the market's end.
+
+        kept_mib: memory for charts that may be asked for again.
+        """
         self.market = market
         self.faults = faults
         self.now = now or market.end + timedelta(hours=2)
@@ -59,12 +74,18 @@ class YahooServer:
         self._sessions = sessions_between(first - timedelta(days=14), last)
         self._by_symbol = {ticker.upper(): ticker for ticker in market.tickers}
         self._bucket = TokenBucket(faults.rate_per_s, time.monotonic)
+        self._kept = KeptBodies(kept_mib << 20)
         self._attempts: Counter[tuple[str, str]] = Counter()
+        self._in_flight = 0
+        self._start_counting()
+
+    def _start_counting(self) -> None:
         self._requests: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
-        self._in_flight = 0
-        self._peak_in_flight = 0
+        self._peak_in_flight = self._in_flight
+        self._rendered = 0
+        self._first_chart_s = self._last_chart_s = 0.0
 
     def stats(self) -> Stats:
         """The counters so far."""
@@ -74,7 +95,16 @@ class YahooServer:
             faults=dict(self._faults),
             in_flight=self._in_flight,
             peak_in_flight=self._peak_in_flight,
+            rendered=self._rendered,
+            first_chart_s=self._first_chart_s,
+            last_chart_s=self._last_chart_s,
         )
+
+    def reset_stats(self) -> Stats:
+        """The counters so far, which begin anew. The next faults stay those that the seed draws."""
+        stats = self.stats()
+        self._start_counting()
+        return stats
 
     async def start(self, port: int = 0) -> tuple[web.AppRunner, str]:
         """Listen on 127.0.0.1; port 0 takes any free one. Returns the runner, to be cleaned up, and the URL.
@@ -89,6 +119,7 @@ class YahooServer:
                 web.get("/v8/finance/chart/{symbol}", self._chart),
                 web.get("/healthz", self._healthz),
                 web.get("/stats", self._stats),
+                web.post("/stats/reset", self._reset_stats),
                 web.route("*", "/{path:.*}", self._elsewhere),
             ]
         )
@@ -105,7 +136,7 @@ class YahooServer:
     @web.middleware
     async def _account(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count a request and hold its answer back for the latency; the server's own paths stay out of it."""
-        if request.path in ("/healthz", "/stats"):
+        if request.path in _OWN_PATHS:
             return await handler(request)
         kind = "chart" if request.path.startswith("/v8/finance/chart/") else _KINDS.get(request.path, "other")
         self._requests[kind] += 1
@@ -119,6 +150,9 @@ class YahooServer:
             self._in_flight -= 1
         if not isinstance(response, _Broken):
             self._statuses[str(response.status)] += 1
+            if kind == "chart" and response.status == _OK:
+                self._last_chart_s = time.monotonic()
+                self._first_chart_s = self._first_chart_s or self._last_chart_s
         return response
 
     async def _healthz(self, request: web.Request) -> web.Response:
@@ -126,6 +160,9 @@ class YahooServer:
 
     async def _stats(self, request: web.Request) -> web.Response:
         return web.json_response(self.stats())
+
+    async def _reset_stats(self, request: web.Request) -> web.Response:
+        return web.json_response(self.reset_stats())
 
     async def _cookie(self, request: web.Request) -> web.Response:
         """fc.yahoo.com: an empty page that sets the cookie for all of Yahoo's hosts."""
@@ -160,9 +197,15 @@ class YahooServer:
             return _json(exc.body(), exc.status)
 
     def _body(self, symbol: str, query: ChartQuery, kept_share: float = 1.0) -> bytes:
-        ticker = self._by_symbol.get(symbol)
-        bars = self.market.bars[ticker] if ticker is not None else None
-        return chart_body(ticker or symbol, bars, query, self._sessions, self.now, kept_share=kept_share)
+        asked = (symbol, query, kept_share)
+        body = self._kept.get(asked)
+        if body is None:
+            ticker = self._by_symbol.get(symbol)
+            bars = self.market.bars[ticker] if ticker is not None else None
+            body = chart_body(ticker or symbol, bars, query, self._sessions, self.now, kept_share=kept_share)
+            self._rendered += 1
+            self._kept.put(asked, body)
+        return body
 
     def _too_many(self, wait_s: float = 0.0) -> web.Response:
         self._faults["429"] += 1
