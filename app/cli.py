@@ -20,7 +20,7 @@ from app.processes import OUR_MESSAGE
 
 if TYPE_CHECKING:
     from app.clock import Clock
-    from app.progress import Report
+    from app.progress import Report, Say
     from app.settings import Place, Settings
 
 _EPILOG_PLACE = (
@@ -58,7 +58,7 @@ class _Phase:
 
     def __init__(self, name: str, flags: tuple[str, ...], run_id: str | None) -> None:
         from app.clock import clock_from_text
-        from app.progress import choose_mode, reporter
+        from app.progress import choose_mode, reporter, teller
         from app.settings import load, place_from_environ
 
         self.environ = {**os.environ, **({contract.ENV_RUN_ID: run_id} if run_id else {})}
@@ -66,7 +66,9 @@ class _Phase:
         self.settings: Settings = load(self.environ, flags)
         self.place: Place = place_from_environ(self.environ)
         self.clock: Clock = clock_from_text(self.environ.get(contract.ENV_NOW))
-        self.report: Report = reporter(name, choose_mode(self.environ.get(contract.ENV_PROGRESS)))
+        mode = choose_mode(self.environ.get(contract.ENV_PROGRESS))
+        self.report: Report = reporter(name, mode)
+        self.say: Say = teller(name, mode)
         self._started = time.perf_counter()
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -90,11 +92,11 @@ def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
-@click.option("--tickers", "universe", help="Tickers: a comma list, a file of them, or the built-in dow30.")
+@click.option("--tickers", "universe", help="Tickers by commas, a file of them, dow30, sp100 or sp500.")
 @click.option(
     "--only",
-    type=click.Choice(["plan", "coverage"]),
-    help="One step alone: write the plan, or join the shards' manifests.",
+    type=click.Choice(["plan", "compact", "coverage"]),
+    help="One step alone: write the plan, merge the shards' bars of each day, or join the shards' manifests.",
 )
 @click.option(
     "--shard",
@@ -106,14 +108,15 @@ def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | None) -> None:
     """Fetch 1-minute bars of the universe from Yahoo into S3.
 
-    Deals the tickers to shards, fetches each shard in a process of its own with several threads, and
-    stores bars as Parquet with a manifest that accounts for every ticker.
+    Deals the tickers to shards, asks for what S3 does not hold with many requests in flight, and stores
+    bars as Parquet, one object a day, with a manifest that accounts for every ticker and day.
 
     \b
     Examples:
       stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
       stockflow ingest --shard 0
     """
+    from app.ingest.compact import compact_days
     from app.ingest.coverage import ingest_result, write_coverage
     from app.ingest.plan import read_plan, write_plan
     from app.ingest.run import is_last_attempt, run_one_shard, run_shards
@@ -124,31 +127,37 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     market = Bucket(phase.place.market_bucket)
     settings = phase.settings.ingest
     yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
+    sp500_url = phase.environ.get(contract.ENV_SP500_URL)
     if shard is not None:
         plan, last = read_plan(phase.place.run_id, market), is_last_attempt(phase.environ)
-        run_one_shard(plan, shard, market, settings, yahoo_url, phase.report, last_attempt=last)
+        run_one_shard(
+            *(plan, shard, market, settings, yahoo_url, phase.clock, phase.report, phase.say), last_attempt=last
+        )
         return
-    if only == "coverage":
+    if only in ("compact", "coverage"):
         plan = read_plan(phase.place.run_id, market)
     else:
         if universe is None:
-            raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers dow30")
-        tickers, sessions = read_universe(universe), recent_sessions(phase.clock(), settings.days)
+            raise click.UsageError("name the universe: --tickers AAPL,MSFT, --tickers FILE or --tickers sp100")
+        tickers, sessions = read_universe(universe, sp500_url), recent_sessions(phase.clock(), settings.days)
         plan = write_plan(
-            *(phase.place.run_id, tickers, market, sessions), shards=settings.shards, request_days=settings.request_days
+            *(phase.place.run_id, tickers, market, sessions),
+            shards=settings.shards,
+            request_days=settings.request_days,
+            at_once=settings.processes,
         )
     if only == "plan":
         click.echo(f"{len(plan.shards)} shards -> s3://{market.name}/{contract.plan_key(plan.run_id)}")
         return
     if only is None:
-        run_shards(plan, phase.place.market_bucket, settings, yahoo_url, phase.report)
-    coverage = write_coverage(
-        plan,
-        market,
-        complete_share=settings.complete_share,
-        min_coverage=settings.min_coverage,
-        on_unknown=settings.on_unknown,
-    )
+        clock_text = phase.environ.get(contract.ENV_NOW)
+        run_shards(plan, market.name, settings, yahoo_url, clock_text, phase.report, phase.say)
+    if only != "coverage":
+        gone = compact_days(market, plan.run_id, plan.sessions, phase.report)
+        click.echo(f"ingest: {gone} parts of days merged")
+    if only == "compact":
+        return
+    coverage = write_coverage(plan, market, min_coverage=settings.min_coverage, on_delisted=settings.on_delisted)
     phase.finish(ingest_result(coverage, market))
 
 

@@ -6,9 +6,10 @@ a Lambda, a Spark worker, the CDK app and a consumer can all import it.
 Buckets and keys
 ----------------
 market bucket
-    ``bars/dt=YYYY-MM-DD/<shard>.parquet``            1-minute bars of one session
+    ``bars/dt=YYYY-MM-DD/<part>.parquet``             1-minute bars of one session: of a run's shard, or compacted
+    ``answers/dt=YYYY-MM-DD/<part>.json``             beside it: when Yahoo was asked last, and for what it has no bar
     ``ticks/<run>/dt=YYYY-MM-DD/<epoch_ms>-<seq>.parquet``  one poll of the market; keys ascend with time
-    ``runs/<run>/...``                                plan, manifests and results of one run
+    ``runs/<run>/...``                                plan, journals, manifests and results of one run
 model bucket
     ``datasets/<run>/...``                            dense feature tables and their spec
     ``models/<model>/...``                            weights, ONNX, spec, metrics, checkpoints
@@ -36,6 +37,8 @@ ENV_DATASET_RUN: Final = "STOCKFLOW_DATASET_RUN"
 """The run whose dataset is trained on; unset means the run itself."""
 ENV_YAHOO_URL: Final = "STOCKFLOW_YAHOO_URL"
 """Base URL of a server that speaks Yahoo's chart API; unset means Yahoo itself."""
+ENV_SP500_URL: Final = "STOCKFLOW_SP500_URL"
+"""URL of a CSV table with a column Symbol: the universe `sp500`; unset means the public one."""
 ENV_NOW: Final = "STOCKFLOW_NOW"
 """ISO 8601 instant at which the run's clock stands; unset means the machine's clock."""
 ENV_SETTINGS: Final = "STOCKFLOW_SETTINGS"
@@ -133,6 +136,7 @@ TRAINING_METRICS: Final = ("loss", "validation_loss", "s_per_epoch", "sequences_
 # --- keys: market bucket -------------------------------------------------------------------------
 
 BARS_PREFIX: Final = "bars/"
+ANSWERS_PREFIX: Final = "answers/"
 TICKS_PREFIX: Final = "ticks/"
 RUNS_PREFIX: Final = "runs/"
 
@@ -142,9 +146,42 @@ def bars_day_prefix(day: date) -> str:
     return f"{BARS_PREFIX}dt={day.isoformat()}/"
 
 
-def bars_key(day: date, shard: str) -> str:
-    """Key of one shard's bars of one session."""
-    return f"{bars_day_prefix(day)}{shard}.parquet"
+_COMPACT: Final = "-compact"
+
+
+def compact_part(run_id: str) -> str:
+    """The part of a day into which a run merges all others. Two that merge at a time leave two, and lose nothing."""
+    return f"{run_id}{_COMPACT}"
+
+
+def is_compact(part: str) -> bool:
+    """Whether it was merged from others."""
+    return part.endswith(_COMPACT)
+
+
+def shard_part(run_id: str, shard: str) -> str:
+    """The part of a day that one shard of one run writes."""
+    return f"{run_id}-{shard}"
+
+
+def bars_key(day: date, part: str) -> str:
+    """Key of one part of a session's bars."""
+    return f"{bars_day_prefix(day)}{part}.parquet"
+
+
+def answers_day_prefix(day: date) -> str:
+    """Prefix of all that was answered about one session."""
+    return f"{ANSWERS_PREFIX}dt={day.isoformat()}/"
+
+
+def answers_key(day: date, part: str) -> str:
+    """What Yahoo answered about the bars of `bars_key`; written after them."""
+    return f"{answers_day_prefix(day)}{part}.json"
+
+
+def part_of(key: str) -> str:
+    """The part that a key of bars or answers names."""
+    return key.rpartition("/")[2].rpartition(".")[0]
 
 
 def ticks_prefix(run_id: str) -> str:
@@ -160,6 +197,16 @@ def ticks_key(run_id: str, day: date, epoch_ms: int, seq: int) -> str:
 def plan_key(run_id: str) -> str:
     """The ingest plan: universe, shards, days."""
     return f"{RUNS_PREFIX}{run_id}/plan.json"
+
+
+def journal_prefix(run_id: str, shard: str) -> str:
+    """What a shard that is not finished has fetched so far; keys below it ascend with time."""
+    return f"{RUNS_PREFIX}{run_id}/journal/{shard}/"
+
+
+def journal_key(run_id: str, shard: str, seq: int) -> str:
+    """One entry of a shard's journal: the bars and reports of some tickers."""
+    return f"{journal_prefix(run_id, shard)}{seq:06d}.parquet"
 
 
 def manifest_key(run_id: str, shard: str) -> str:

@@ -15,11 +15,22 @@ from typing import Literal
 Mode = Literal["json", "live", "plain"]
 Report = Callable[[int, int, str], None]
 
+Say = Callable[[str], None]
+"""Says one line for good."""
+
 _PLAIN_EVERY_S = 5.0
+_LINE = 100
 
 
 def silent(done: int, total: int, note: str) -> None:
     """A Report that says nothing."""
+
+
+def teller(phase: str, mode: Mode) -> Say:
+    """A Say for `phase` on standard output, between the reports of `reporter`."""
+    if mode == "live":
+        return lambda line: print(f"\r{f'{phase}: {line}':<{_LINE}}", flush=True)
+    return lambda line: print(f"{phase}: {line}", flush=True)
 
 
 def choose_mode(asked: str | None) -> Mode:

@@ -26,16 +26,32 @@ class _Group(BaseModel):
 class IngestSettings(_Group):
     """Phase I: bars from Yahoo."""
 
-    shards: Annotated[int, Field(ge=1, le=10_000, description="parts of the universe; one worker takes one")] = 2
-    processes: Annotated[int, Field(ge=1, le=64, description="worker processes on this machine")] = 2
-    threads: Annotated[int, Field(ge=1, le=256, description="requests in flight in one worker")] = 8
+    shards: Annotated[int, Field(ge=1, le=10_000, description="parts of the universe; one worker takes one")] = 1
+    processes: Annotated[int, Field(ge=1, le=64, description="worker processes on this machine")] = 1
+    in_flight: Annotated[int, Field(ge=1, le=1024, description="requests in flight in one worker")] = 64
+    rate_per_s: Annotated[
+        float, Field(ge=0, le=10_000, description="requests a second of all workers together; 0 is no limit")
+    ] = 50.0
     days: Annotated[int, Field(ge=1, le=30, description="calendar days back, today included; Yahoo keeps 30")] = 30
     request_days: Annotated[int, Field(ge=1, le=7, description="calendar days in one request; Yahoo allows 7")] = 7
     timeout_s: Annotated[float, Field(gt=0, le=120, description="limit of one request")] = 10.0
-    attempts: Annotated[int, Field(ge=1, le=20, description="tries of one request")] = 5
+    attempts: Annotated[
+        int, Field(ge=2, le=20, description="tries of one request; one that is refused by 429 is none")
+    ] = 5
     backoff_s: Annotated[float, Field(ge=0, le=60, description="base of the exponential back-off, full jitter")] = 0.5
-    on_unknown: Annotated[
-        Literal["fail", "skip"], Field(description="what an unknown or delisted ticker does to the run")
+    patience_s: Annotated[
+        float, Field(gt=0, le=3600, description="a worker that Yahoo gives no answer for so long gives up")
+    ] = 120.0
+    journal_s: Annotated[
+        float, Field(ge=0, le=600, description="how often a worker writes down what a retry would have to fetch again")
+    ] = 10.0
+    client: Annotated[
+        Literal["direct", "yfinance"],
+        Field(description="who sends requests and parses answers: stockflow, or yfinance's slower Ticker.history"),
+    ] = "direct"
+    refetch: Annotated[bool, Field(description="ask again for days that are stored and settled")] = False
+    on_delisted: Annotated[
+        Literal["fail", "skip"], Field(description="what a ticker that Yahoo does not know does to the run")
     ] = "fail"
     complete_share: Annotated[
         float, Field(gt=0, le=1, description="a session with this share of its minutes is complete: no trade, no bar")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -89,6 +90,42 @@ class FakeS3:
     def _fail_as_told(self) -> None:
         if self.error is not None:
             raise self.error
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+class CrashingS3(FakeS3):
+    """Raises Killed instead of its next change when `changes_left` of them are done, and at every one after it.
+
+    changes: (put or delete, key) in the order they were made; changes_left: None to go on for ever.
+    """
+
+    def __init__(self, changes_left: int | None = None) -> None:
+        super().__init__()
+        self.changes: list[tuple[str, str]] = []
+        self.changes_left = changes_left
+        self._lock = threading.Lock()
+
+    def put_object(self, **call: Any) -> None:
+        """As FakeS3's."""
+        with self._lock:
+            self._change("put", call["Key"])
+            super().put_object(**call)
+
+    def delete_object(self, **call: Any) -> None:
+        """As FakeS3's."""
+        with self._lock:
+            self._change("delete", call["Key"])
+            super().delete_object(**call)
+
+    def _change(self, how: str, key: str) -> None:
+        if self.changes_left is not None:
+            if not self.changes_left:
+                raise Killed
+            self.changes_left -= 1
+        self.changes.append((how, key))
 
 
 def bucket(s3: FakeS3 | None = None) -> Bucket:

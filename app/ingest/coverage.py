@@ -11,68 +11,67 @@ from typing import Any
 
 from app import contract
 from app.errors import ObjectMissing, UniverseError, YahooError
-from app.ingest.plan import Plan, is_complete
+from app.ingest.plan import Plan
 from app.storage import Bucket
 
-_WITHOUT_BARS = ("failed", "empty")
-_STATUSES = ("complete", "partial", "empty", "unknown", "failed")
+_STATUSES = ("complete", "partial", "delisted", "failed")
+_CLOSED = "empty-by-calendar"
+_COUNTS = ("requests", "retries", "rate_limited", "verified")
 
 
-def write_coverage(
-    plan: Plan, market: Bucket, *, complete_share: float, min_coverage: float, on_unknown: str
-) -> dict[str, Any]:
+def write_coverage(plan: Plan, market: Bucket, *, min_coverage: float, on_delisted: str) -> dict[str, Any]:
     """Join the manifests into the run's coverage, store it and judge it: `join_manifests`, then `judge`."""
-    coverage = join_manifests(plan, market, complete_share)
-    judge(coverage, min_coverage=min_coverage, on_unknown=on_unknown)
+    coverage = join_manifests(plan, market)
+    judge(coverage, min_coverage=min_coverage, on_delisted=on_delisted)
     return coverage
 
 
-def join_manifests(plan: Plan, market: Bucket, complete_share: float) -> dict[str, Any]:
+def join_manifests(plan: Plan, market: Bucket) -> dict[str, Any]:
     """Join the manifests of the plan's shards into the run's coverage, store and return it.
 
-    `coverage` in it is the share of known tickers that have bars. Raises YahooError when a shard left no manifest.
+    `coverage` in it is the share of known tickers that have bars, and no request that failed; `by_day` counts the
+    tickers of each day by status; a ticker's `days` are those that are neither complete nor closed. Raises YahooError
+    when a shard left no manifest.
     """
-    tickers = {t["ticker"]: t for shard in plan.shards for t in _manifest(plan, shard.name, market)}
+    tickers = [t for shard in plan.shards for t in _manifest(plan, shard.name, market)]
     early = _days_before_data(plan, tickers)
-    for ticker in tickers.values():
-        ticker["missing"] = {day: count for day, count in ticker["missing"].items() if day not in early}
-        if ticker["status"] == "partial" and is_complete(ticker["missing"], plan.sessions, complete_share):
-            ticker["status"] = "complete"
-    counts = Counter(str(t["status"]) for t in tickers.values())
+    days = [day for session in plan.sessions if (day := session.day.isoformat()) not in early]
+    by_day = {day: Counter(str(t["days"][day]) for t in tickers) for day in days}
+    by_day |= {day: Counter({_CLOSED: len(tickers)}) for day in plan.closed_days if day > days[0]}
+    lines = sorted((_line(ticker, days) for ticker in tickers), key=lambda line: str(line["ticker"]))
+    counts = Counter(str(line["status"]) for line in lines)
     coverage = {
-        "days": [day for session in plan.sessions if (day := session.day.isoformat()) not in early],
+        "days": days,
         "days_before_data": early,
-        "requested": len(tickers),
+        "requested": len(lines),
         "statuses": {status: counts[status] for status in _STATUSES},
-        "coverage": _share_with_bars(counts),
-        "rows": sum(int(t["rows"]) for t in tickers.values()),
-        "held": sum(int(t["held"]) for t in tickers.values()),
-        **{
-            name: sum(int(t["fetch"][name]) for t in tickers.values())
-            for name in ("requests", "retries", "rate_limited")
-        },
-        "tickers": [tickers[ticker] for ticker in sorted(tickers)],
+        "coverage": _share_with_bars(lines),
+        "by_day": {day: dict(by_day[day]) for day in sorted(by_day)},
+        **{name: sum(int(line[name]) for line in lines) for name in ("rows", "held")},
+        **{name: sum(int(line["fetch"][name]) for line in lines) for name in _COUNTS},
+        "faults": dict(sum((Counter(line["faults"]) for line in lines), Counter())),
+        "tickers": lines,
     }
     market.put_json(contract.coverage_key(plan.run_id), coverage)
     return coverage
 
 
-def judge(coverage: Mapping[str, Any], *, min_coverage: float, on_unknown: str) -> None:
+def judge(coverage: Mapping[str, Any], *, min_coverage: float, on_delisted: str) -> None:
     """Whether the run may go on with what it got.
 
-    on_unknown: `fail` or `skip`. Raises UniverseError for unknown tickers (unless they are to be skipped, and
-    some are known) and YahooError when a smaller share of the known tickers than `min_coverage` has bars.
+    on_delisted: `fail` or `skip`. Raises UniverseError for tickers that Yahoo does not know (unless they are to be
+    skipped, and some are known) and YahooError when a smaller share of the known tickers than `min_coverage` has bars.
     """
-    unknown = [t["ticker"] for t in coverage["tickers"] if t["status"] == "unknown"]
-    known = coverage["requested"] - len(unknown)
+    delisted = [t["ticker"] for t in coverage["tickers"] if t["status"] == "delisted"]
+    known = coverage["requested"] - len(delisted)
     if not known:
-        raise UniverseError(f"Yahoo knows none of the tickers {_some(unknown)}: correct the universe")
-    if unknown and on_unknown == "fail":
+        raise UniverseError(f"Yahoo knows none of the tickers {_some(delisted)}: correct the universe")
+    if delisted and on_delisted == "fail":
         raise UniverseError(
-            f"Yahoo knows no ticker {_some(unknown)}: correct the universe, or set ingest.on_unknown=skip"
+            f"Yahoo knows no ticker {_some(delisted)}: correct the universe, or set ingest.on_delisted=skip"
         )
     if coverage["coverage"] < min_coverage:
-        without = [t for t in coverage["tickers"] if t["status"] in _WITHOUT_BARS]
+        without = [t for t in coverage["tickers"] if _is_without_bars(t)]
         name = without[0]["ticker"]
         error = (without[0]["error"] or "no bars").removeprefix(f"{name}: ")
         raise YahooError(
@@ -87,22 +86,35 @@ def ingest_result(coverage: Mapping[str, Any], market: Bucket) -> dict[str, Any]
         "rows": coverage["rows"],
         "held": coverage["held"],
         "where": f"s3://{market.name}/{contract.BARS_PREFIX}",
-        **{key: coverage[key] for key in ("requested", "statuses", "coverage", "days")},
-        **{key: coverage[key] for key in ("requests", "retries", "rate_limited")},
+        **{key: coverage[key] for key in ("requested", "statuses", "coverage", "days", "faults", *_COUNTS)},
     }
 
 
-def _share_with_bars(counts: Mapping[str, int]) -> float:
-    known = sum(counts[status] for status in _STATUSES if status != "unknown")
-    without = sum(counts[status] for status in _WITHOUT_BARS)
-    return (known - without) / known if known else 0.0
+def _line(ticker: Mapping[str, Any], days: Sequence[str]) -> dict[str, Any]:
+    """A ticker's line of its manifest, for the days that the run has; which minutes are missing stays there."""
+    statuses = {day: ticker["days"][day] for day in days if ticker["days"][day] != "complete"}
+    status = ticker["status"]
+    if status == "complete" and statuses:
+        status = "partial"  # its first bar is later than that of others
+    missing = {day: ticker["missing"][day] for day in days if day in ticker["missing"]}
+    kept = {name: value for name, value in ticker.items() if name != "gaps"}
+    return {**kept, "status": status, "days": statuses, "missing": missing}
 
 
-def _days_before_data(plan: Plan, tickers: dict[str, dict[str, Any]]) -> list[str]:
+def _share_with_bars(lines: Sequence[Mapping[str, Any]]) -> float:
+    known = [line for line in lines if line["status"] != "delisted"]
+    return sum(not _is_without_bars(line) for line in known) / len(known) if known else 0.0
+
+
+def _is_without_bars(line: Mapping[str, Any]) -> bool:
+    return line["status"] == "failed" or (line["status"] == "partial" and not line["rows"])
+
+
+def _days_before_data(plan: Plan, tickers: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first sessions of the plan on which no ticker has a bar: older than what the server holds."""
-    served = [t for t in tickers.values() if t["rows"]]
+    served = [t for t in tickers if t["rows"]]
     early: list[str] = []
-    for session in plan.sessions:
+    for session in plan.sessions if served else ():
         day = session.day.isoformat()
         if not all(t["missing"].get(day) == session.minutes for t in served):
             break

@@ -5,7 +5,7 @@ A Lambda makes it too: nothing but the standard library and boto3 is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -34,17 +34,26 @@ class Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the workers of one run need to know."""
+    """All that the workers of one run need to know. workers: shards that are fetched at the same time, at most."""
 
     run_id: str
     sessions: tuple[Session, ...]
     spans: tuple[Span, ...]
     shards: tuple[Shard, ...]
+    workers: int
 
     @property
     def tickers(self) -> tuple[str, ...]:
         """The universe, sorted."""
         return tuple(sorted(ticker for shard in self.shards for ticker in shard.tickers))
+
+    @property
+    def closed_days(self) -> tuple[str, ...]:
+        """The days between the first session and the last on which the exchange was closed, ISO, ascending."""
+        first, last = self.sessions[0].day, self.sessions[-1].day
+        open_days = {session.day for session in self.sessions}
+        days = (first + timedelta(days=n) for n in range((last - first).days))
+        return tuple(day.isoformat() for day in days if day not in open_days)
 
     def to_json(self) -> dict[str, Any]:
         """As stored under contract.plan_key."""
@@ -60,14 +69,22 @@ class Plan:
             ),
             spans=tuple(Span(**span) for span in value["spans"]),
             shards=tuple(Shard(s["name"], tuple(s["tickers"])) for s in value["shards"]),
+            workers=value["workers"],
         )
 
 
 def write_plan(
-    run_id: str, universe: Sequence[str], market: Bucket, sessions: Sequence[Session], *, shards: int, request_days: int
+    run_id: str,
+    universe: Sequence[str],
+    market: Bucket,
+    sessions: Sequence[Session],
+    *,
+    shards: int,
+    request_days: int,
+    at_once: int = 0,
 ) -> Plan:
     """Plan the run and store the plan; arguments and errors as `make_plan`."""
-    plan = make_plan(run_id, universe, sessions, shards=shards, request_days=request_days)
+    plan = make_plan(run_id, universe, sessions, shards=shards, request_days=request_days, at_once=at_once)
     market.put_json(contract.plan_key(run_id), plan.to_json())
     return plan
 
@@ -78,15 +95,22 @@ def read_plan(run_id: str, market: Bucket) -> Plan:
 
 
 def make_plan(
-    run_id: str, universe: Sequence[str], sessions: Sequence[Session], *, shards: int, request_days: int
+    run_id: str,
+    universe: Sequence[str],
+    sessions: Sequence[Session],
+    *,
+    shards: int,
+    request_days: int,
+    at_once: int = 0,
 ) -> Plan:
     """Deal the universe to at most `shards` shards and cut the sessions into requests.
 
-    request_days: calendar days that one request may span (Yahoo: 7).
+    request_days: calendar days that one request may span (Yahoo: 7). at_once: shards that there is room for at the
+    same time, which share the budget of requests; 0 is for all of them.
     Raises UniverseError when there is no ticker or no session to fetch.
     """
     if not universe:
-        raise UniverseError("the universe is empty: name at least one ticker, a file of tickers or dow30")
+        raise UniverseError("the universe is empty: name at least one ticker")
     if not sessions:
         raise UniverseError("no trading session in the asked days: raise ingest.days")
     count = min(shards, len(universe))
@@ -96,6 +120,7 @@ def make_plan(
         sessions=tuple(sessions),
         spans=cut_spans(sessions, request_days),
         shards=tuple(Shard(_shard_name(i, count, part), part) for i, part in enumerate(parts)),
+        workers=min(count, at_once or count),
     )
 
 
@@ -110,14 +135,6 @@ def cut_spans(sessions: Sequence[Session], request_days: int) -> tuple[Span, ...
             first = session
         last = session
     return (*spans, Span(first.open_ts, last.close_ts))
-
-
-def is_complete(missing: Mapping[str, int], sessions: Sequence[Session], complete_share: float) -> bool:
-    """Whether no session lacks more of its minutes than a minute now and then without a trade explains.
-
-    missing: minutes without a bar, by day; days that lack none may be left out.
-    """
-    return all(s.minutes - missing.get(s.day.isoformat(), 0) >= complete_share * s.minutes for s in sessions)
 
 
 def _shard_name(index: int, count: int, tickers: Sequence[str]) -> str:

@@ -1,43 +1,84 @@
-"""The workers of an ingest on one machine, each in a process of its own. A Batch array runs one shard a job instead."""
+"""The workers of an ingest on one machine. A Batch array runs one shard a job instead."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
+from typing import get_args
 
 from app import contract
+from app.clock import Clock, clock_from_text
 from app.errors import SettingsError, YahooError
-from app.ingest.fetch import configure_yfinance
 from app.ingest.plan import Plan
-from app.ingest.shard import TickerReport, ingest_shard
+from app.ingest.report import Status, TickerReport
+from app.ingest.shard import ingest_shard
 from app.processes import die_with_parent
-from app.progress import Report
+from app.progress import Report, Say
 from app.settings import IngestSettings
 from app.storage import Bucket
 
 
-def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_url: str | None, report: Report) -> None:
-    """Ingest every shard, `settings.processes` at a time, each in a process of its own."""
+class Tally:
+    """Tells how far an ingest is: each ticker's end by status, and what there is to say of one that is not complete."""
+
+    def __init__(self, total: int, report: Report, say: Say) -> None:
+        self._total, self._report, self._say = total, report, say
+        self._statuses: Counter[str] = Counter()
+        report(0, total, "tickers")
+
+    def count(self, status: str, sentence: str) -> None:
+        """One more ticker has ended; without a sentence there is nothing to say of it."""
+        self._statuses[status] += 1
+        if sentence:
+            self._say(sentence)
+        counts = ", ".join(f"{self._statuses[name]} {name}" for name in get_args(Status) if self._statuses[name])
+        self._report(self._statuses.total(), self._total, f"tickers: {counts}")
+
+
+def run_shards(
+    plan: Plan,
+    market_bucket: str,
+    settings: IngestSettings,
+    yahoo_url: str | None,
+    clock_text: str | None,
+    report: Report,
+    say: Say,
+) -> None:
+    """Ingest every shard, the plan's `workers` at a time: one in this process, more each in a process of its own.
+
+    clock_text: see app.clock.clock_from_text.
+    """
+    tally = Tally(len(plan.tickers), report, say)
+    if plan.workers > 1:
+        _run_processes(plan, market_bucket, settings, yahoo_url, clock_text, tally)
+        return
+    market, clock = Bucket(market_bucket), clock_from_text(clock_text)
+    for shard in plan.shards:
+        ingest_shard(plan, shard, market, settings, yahoo_url=yahoo_url, clock=clock, on_ticker=_counting(tally))
+
+
+def _run_processes(
+    plan: Plan,
+    market_bucket: str,
+    settings: IngestSettings,
+    yahoo_url: str | None,
+    clock_text: str | None,
+    tally: Tally,
+) -> None:
     context = multiprocessing.get_context("spawn")
-    finished: SimpleQueue[str] = context.SimpleQueue()
-    total = len(plan.tickers)
-    watcher = threading.Thread(target=_watch, args=(finished, total, report), daemon=True)
+    finished: SimpleQueue[tuple[str, str] | None] = context.SimpleQueue()
+    watcher = threading.Thread(target=_watch, args=(finished, tally), daemon=True)
     watcher.start()
-    workers = min(settings.processes, len(plan.shards))
-    with (
-        tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache,
-        ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(finished, cache)) as pool,
-    ):
+    with ProcessPoolExecutor(plan.workers, context, initializer=_start_worker, initargs=(finished,)) as pool:
         jobs = [
-            pool.submit(_work, plan, index, market_bucket, settings, yahoo_url) for index in range(len(plan.shards))
+            pool.submit(_work, plan, index, market_bucket, settings, yahoo_url, clock_text)
+            for index in range(len(plan.shards))
         ]
         try:
             for job in jobs:
@@ -50,7 +91,7 @@ def run_shards(plan: Plan, market_bucket: str, settings: IngestSettings, yahoo_u
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            finished.put("")
+            finished.put(None)
             watcher.join()
 
 
@@ -76,7 +117,9 @@ def run_one_shard(
     market: Bucket,
     settings: IngestSettings,
     yahoo_url: str | None,
+    clock: Clock,
     report: Report,
+    say: Say,
     *,
     last_attempt: bool = True,
 ) -> None:
@@ -87,26 +130,24 @@ def run_one_shard(
     """
     if not 0 <= index < len(plan.shards):
         raise SettingsError(f"the plan of run {plan.run_id} has shards 0 to {len(plan.shards) - 1}, not {index}")
-    with tempfile.TemporaryDirectory(prefix="stockflow-yfinance-", ignore_cleanup_errors=True) as cache:
-        configure_yfinance(Path(cache))
-        tell = _counting(len(plan.shards[index].tickers), report)
-        reports = ingest_shard(plan, plan.shards[index], market, settings, yahoo_url=yahoo_url, on_ticker=tell)
+    shard = plan.shards[index]
+    tell = _counting(Tally(len(shard.tickers), report, say))
+    reports = ingest_shard(
+        *(plan, shard, market, settings),
+        yahoo_url=yahoo_url,
+        clock=clock,
+        on_ticker=tell,
+    )
     if not last_attempt:
         _refuse_failures(reports, index)
 
 
-def _counting(total: int, report: Report) -> Callable[[str], None]:
-    """Reports each finished ticker; called from several threads."""
-    done, lock = 0, threading.Lock()
-    report(done, total, "tickers")
+def _counting(tally: Tally) -> Callable[[TickerReport], None]:
+    return lambda report: tally.count(report.status, _sentence(report))
 
-    def tell(ticker: str) -> None:
-        nonlocal done
-        with lock:
-            done += 1
-            report(done, total, "tickers")
 
-    return tell
+def _sentence(report: TickerReport) -> str:
+    return "" if report.status == "complete" else report.sentence()
 
 
 def _refuse_failures(reports: Sequence[TickerReport], index: int) -> None:
@@ -122,28 +163,36 @@ def _refuse_failures(reports: Sequence[TickerReport], index: int) -> None:
 
 # --- inside a worker process ---------------------------------------------------------------------
 
-_finished: SimpleQueue[str] | None = None
+_finished: SimpleQueue[tuple[str, str] | None] | None = None
 
 
-def _start_worker(finished: SimpleQueue[str], cache: str) -> None:
+def _start_worker(finished: SimpleQueue[tuple[str, str] | None]) -> None:
     global _finished  # noqa: PLW0603  the pool's initializer can hand nothing else to its jobs
     _finished = finished
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-    own = Path(cache, str(os.getpid()))
-    own.mkdir()
-    configure_yfinance(own)
 
 
-def _work(plan: Plan, index: int, market_bucket: str, settings: IngestSettings, yahoo_url: str | None) -> None:
-    finished = _finished
-    tell = finished.put if finished is not None else (lambda ticker: None)
-    ingest_shard(plan, plan.shards[index], Bucket(market_bucket), settings, yahoo_url=yahoo_url, on_ticker=tell)
+def _work(
+    plan: Plan,
+    index: int,
+    market_bucket: str,
+    settings: IngestSettings,
+    yahoo_url: str | None,
+    clock_text: str | None,
+) -> None:
+    def tell(report: TickerReport) -> None:
+        if _finished is not None:
+            _finished.put((report.status, _sentence(report)))
+
+    ingest_shard(
+        *(plan, plan.shards[index], Bucket(market_bucket), settings),
+        yahoo_url=yahoo_url,
+        clock=clock_from_text(clock_text),
+        on_ticker=tell,
+    )
 
 
-def _watch(finished: SimpleQueue[str], total: int, report: Report) -> None:
-    done = 0
-    report(done, total, "tickers")
-    while finished.get():
-        done += 1
-        report(done, total, "tickers")
+def _watch(finished: SimpleQueue[tuple[str, str] | None], tally: Tally) -> None:
+    while (ended := finished.get()) is not None:
+        tally.count(*ended)

@@ -1,53 +1,23 @@
-"""One worker's part of the ingest: fetch a shard's tickers, store their bars, account for each of them."""
+"""One worker's part of the ingest: fetch what a shard lacks, store its bars, account for each of its tickers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from datetime import date
-from itertools import groupby
-from typing import Any, Literal
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import time
+from collections.abc import Callable, Mapping
 
 from app import contract
-from app.errors import ObjectMissing, YahooError
-from app.ingest.bars import bar_starts, empty_bars, latest_bars
-from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker
-from app.ingest.plan import Plan, Shard, Span, is_complete
-from app.ingest.yahoo_session import YahooSession
+from app.clock import Clock
+from app.errors import ObjectMissing
+from app.ingest.answers import backed, join_parts, put_part, read_answers, read_part
+from app.ingest.bars import get_bars, latest_bars, to_table
+from app.ingest.collect import Collected, collect_shard
+from app.ingest.journal import Journal
+from app.ingest.plan import Plan, Shard
+from app.ingest.report import TickerReport
 from app.sessions import Session
 from app.settings import IngestSettings
 from app.storage import Bucket
-from app.tables import get_table, put_table
-
-Status = Literal["complete", "partial", "empty", "unknown", "failed"]
-
-
-@dataclass
-class TickerReport:
-    """What one ticker got, and why not.
-
-    complete: at least `complete_share` of every session's minutes; partial: less of some session. In both
-    cases `missing` says how many minutes of which day have no bar;
-    empty: Yahoo knows it and has no bar; unknown: Yahoo says it has no such symbol; failed: `error`.
-    rows: bars of the plan's sessions; `held` of them lay in S3 before, and their spans were not asked for.
-    """
-
-    ticker: str
-    status: Status
-    rows: int = 0
-    missing: dict[str, int] = field(default_factory=dict)
-    error: str = ""
-    fetch: FetchCount = field(default_factory=FetchCount)
-    held: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in the manifest."""
-        return asdict(self)
+from app.tables import put_table
 
 
 def ingest_shard(
@@ -57,115 +27,65 @@ def ingest_shard(
     settings: IngestSettings,
     *,
     yahoo_url: str | None,
-    on_ticker: Callable[[str], None] = lambda ticker: None,
+    clock: Clock,
+    on_ticker: Callable[[TickerReport], None] = lambda report: None,
 ) -> list[TickerReport]:
     """Fetch what S3 does not hold of a shard's tickers, write its bars by day and its manifest, return the reports.
 
-    on_ticker: called with each ticker as it is finished. The process must have called configure_yfinance.
+    What is fetched is in S3 every few seconds, so that a shard that is killed and tried again asks only for the
+    rest. on_ticker: called as each ticker is finished.
     """
-    fetcher = Fetcher(YahooSession(yahoo_url), settings)
-    held = _held_bars(market, plan.sessions, shard)
-    fetched = _fetch_all(plan, shard, fetcher, held, on_ticker)
-    bars = {ticker: table for ticker, (table, _) in fetched.items()}
-    reports = [report for _, report in fetched.values()]
-    _write_bars(market, plan.sessions, shard, bars)
+    journal = Journal(market, plan.run_id, shard.name)
+    days = {*(session.day.isoformat() for session in plan.sessions), *plan.closed_days}
+    collected = {ticker: one for ticker, one in journal.read().items() if one.report.days.keys() == days}
+    for one in collected.values():
+        on_ticker(one.report)
+    rest = Shard(shard.name, tuple(ticker for ticker in shard.tickers if ticker not in collected))
+    unwritten: list[Collected] = []
+    written_s = time.monotonic()
+
+    def finished(one: Collected) -> None:
+        nonlocal written_s
+        on_ticker(one.report)
+        unwritten.append(one)
+        if time.monotonic() - written_s >= settings.journal_s:
+            journal.add(unwritten)
+            unwritten.clear()
+            written_s = time.monotonic()
+
+    collected |= collect_shard(
+        plan,
+        rest,
+        settings,
+        yahoo_url=yahoo_url,
+        clock=clock,
+        held=read_answers(market, plan.sessions, rest.tickers),
+        on_ticker=finished,
+    )
+    part = contract.shard_part(plan.run_id, shard.name)
+    for session in plan.sessions:  # one after another: two at a time take 100 MB more and no less time
+        _write_day(market, session, part, collected)
+    reports = [collected[ticker].report for ticker in shard.tickers]
     market.put_json(
         contract.manifest_key(plan.run_id, shard.name),
         {"shard": shard.name, "tickers": [report.to_json() for report in reports]},
     )
+    journal.forget()
     return reports
 
 
-def _fetch_all(
-    plan: Plan, shard: Shard, fetcher: Fetcher, held: pa.Table, on_ticker: Callable[[str], None]
-) -> dict[str, tuple[pa.Table, TickerReport]]:
-    def one(ticker: str) -> tuple[pa.Table, TickerReport]:
-        own = held.filter(pc.equal(held["ticker"], ticker))
-        result = fetch_ticker(plan, ticker, fetcher, fetcher.settings.complete_share, own)
-        on_ticker(ticker)
-        return result
-
-    pool = ThreadPoolExecutor(max_workers=fetcher.settings.threads, thread_name_prefix="yahoo")
+def _write_day(market: Bucket, session: Session, part: str, collected: Mapping[str, Collected]) -> None:
+    """Overwrite one day's part; what only the stored one holds is kept. The answers come after their bars."""
+    fresh = to_table({ticker: one.bars.between(session.open_ts, session.close_ts) for ticker, one in collected.items()})
+    answers = {ticker: one.answers[session.day] for ticker, one in collected.items() if session.day in one.answers}
+    if not answers:
+        return
+    bars_key, answers_key = contract.bars_key(session.day, part), contract.answers_key(session.day, part)
     try:
-        futures: dict[str, Future[tuple[pa.Table, TickerReport]]] = {t: pool.submit(one, t) for t in shard.tickers}
-        wait(futures.values(), return_when=FIRST_EXCEPTION)
-        return {ticker: future.result() for ticker, future in futures.items()}
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def fetch_ticker(
-    plan: Plan, ticker: str, fetcher: Fetcher, complete_share: float = 1.0, held: pa.Table | None = None
-) -> tuple[pa.Table, TickerReport]:
-    """One ticker: its fresh bars (those of the spans that were asked for and answered) and its report.
-
-    held: bars that are stored already, ascending; only sessions that they do not complete are asked for.
-    """
-    held = empty_bars() if held is None else held
-    count = FetchCount()
-    parts: list[pa.Table] = []
-    error = ""
-    for span in _wanted(plan, held, complete_share):
-        try:
-            parts.append(fetcher.fetch(ticker, span, count))
-        except UnknownTicker as exc:
-            return empty_bars(), TickerReport(ticker, "unknown", error=str(exc), fetch=count)
-        except YahooError as exc:
-            error = str(exc)
-            break  # what failed after all its attempts tells that the next span would fail as well
-    fresh = pa.concat_tables(parts) if parts else empty_bars()
-    bars = latest_bars([held, fresh]) if len(held) else fresh
-    missing = missing_minutes(bars, plan.sessions)
-    complete = is_complete(missing, plan.sessions, complete_share)
-    status: Status = "failed" if error else "empty" if not len(bars) else "complete" if complete else "partial"
-    return fresh, TickerReport(ticker, status, len(bars), missing, error, count, len(held))
-
-
-def _wanted(plan: Plan, held: pa.Table, complete_share: float) -> Iterator[Span]:
-    """The plan's spans without their complete sessions: one for each run of sessions that follow each other."""
-    missing = missing_minutes(held, plan.sessions)
-    for span in plan.spans:
-        sessions = [session for session in plan.sessions if span.start_ts <= session.open_ts < span.end_ts]
-        for complete, run in groupby(sessions, lambda session: is_complete(missing, [session], complete_share)):
-            if not complete:
-                first, *rest = run
-                yield Span(first.open_ts, (rest or [first])[-1].close_ts)
-
-
-def _held_bars(market: Bucket, sessions: Sequence[Session], shard: Shard) -> pa.Table:
-    """What an earlier run of the same shard stored of these sessions, ordered by ticker and ts."""
-    return latest_bars([empty_bars(), *(_stored(market, session.day, shard) for session in sessions)])
-
-
-def missing_minutes(bars: pa.Table, sessions: Sequence[Session]) -> dict[str, int]:
-    """Minutes without a bar of one ticker, by day; days that lack none are left out."""
-    ts = bar_starts(bars)
-    found: dict[str, int] = {}
-    for session in sessions:
-        held = int(np.searchsorted(ts, session.close_ts) - np.searchsorted(ts, session.open_ts))
-        if held < session.minutes:
-            found[session.day.isoformat()] = session.minutes - held
-    return found
-
-
-def _write_bars(market: Bucket, sessions: Sequence[Session], shard: Shard, bars: Mapping[str, pa.Table]) -> None:
-    table = pa.concat_tables(bars.values())
-    ts = bar_starts(table)
-    for session in sessions:
-        inside = (ts >= session.open_ts) & (ts < session.close_ts)
-        if inside.any():
-            _merge_day(market, session.day, shard, table.filter(pa.array(inside)))
-
-
-def _merge_day(market: Bucket, day: date, shard: Shard, fresh: pa.Table) -> None:
-    """Overwrite the shard's object of one day; bars that only the stored one holds are kept."""
-    put_table(market, contract.bars_key(day, shard.name), latest_bars([_stored(market, day, shard), fresh]))
-
-
-def _stored(market: Bucket, day: date, shard: Shard) -> pa.Table:
-    """The shard's object of one day; no bars where there is none."""
-    schema = empty_bars().schema
-    try:
-        return get_table(market, contract.bars_key(day, shard.name)).select(schema.names).cast(schema)
-    except ObjectMissing:
-        return empty_bars()
+        fresh, with_bars = latest_bars([get_bars(market, bars_key), fresh]), True
+    except ObjectMissing:  # the first time
+        with_bars = False
+    if len(fresh):
+        put_table(market, bars_key, fresh)
+    known = backed(read_part(market, answers_key), session.minutes, with_bars=with_bars)
+    put_part(market, answers_key, join_parts([known, answers], session.minutes))

@@ -1,21 +1,64 @@
-"""The HTTP session that yfinance talks through: counts, remembers statuses, and can be pointed elsewhere."""
+"""The HTTP session that yfinance talks through: counts, remembers answers, and can be pointed elsewhere."""
 
 from __future__ import annotations
 
 import math
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from curl_cffi import CurlOpt, requests
 
+from app import contract
 from app.errors import SettingsError
 
-_CHART_PATH = "/v8/finance/chart/"
+CHART_PATH = "/v8/finance/chart/"
 _LONGEST_RETRY_AFTER_S = 120.0
 """Whoever asks for a longer wait is better met by a failed attempt, and a later run, than by a worker asleep."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where requests to Yahoo's hosts are connected: to Yahoo itself, or to a server that stands in for all of them.
+
+    Requests keep Yahoo's host names: yfinance keeps a cookie only when its domain is Yahoo's, and without one it
+    would fetch a new one for every request, one thread at a time.
+    """
+
+    scheme: str = ""
+    port: int = 0
+    address: str = ""
+
+    @classmethod
+    def at(cls, base_url: str | None) -> Elsewhere:
+        """By the server's address, None is Yahoo itself; SettingsError when it is no address."""
+        if not base_url:
+            return cls()
+        try:
+            parts = urlsplit(base_url)
+            usual_port = {"http": 80, "https": 443}[parts.scheme]
+            if not parts.hostname:  # which gethostbyname would take for this machine
+                raise ValueError(base_url)
+            return cls(parts.scheme, parts.port or usual_port, socket.gethostbyname(parts.hostname))
+        except (KeyError, ValueError, OSError) as exc:
+            raise SettingsError(f"{contract.ENV_YAHOO_URL}={base_url!r} is not of the form http://HOST:PORT") from exc
+
+    def url(self, url: str) -> str:
+        """The URL of Yahoo's with which the server is asked."""
+        if not self.scheme:
+            return url
+        parts = urlsplit(url)
+        return urlunsplit((self.scheme, f"{parts.hostname}:{self.port}", parts.path or "/", parts.query, ""))
+
+    def options(self) -> dict[CurlOpt, Any]:
+        """Options of curl that connect every host name to the server."""
+        if not self.scheme:
+            return {}
+        return {CurlOpt.RESOLVE: [f"*:{self.port}:{self.address}"], CurlOpt.NOPROXY: "*"}
 
 
 @dataclass
@@ -26,35 +69,13 @@ class Attempt:
     answer: Any = None
     """The last response of the chart endpoint (curl_cffi's), None before there is one."""
 
-    @property
-    def status(self) -> int | None:
-        """HTTP status of the last chart answer."""
-        return None if self.answer is None else int(self.answer.status_code)
-
-    @property
-    def retry_after_s(self) -> float:
-        """Seconds that Yahoo asked to wait, 0 when it did not."""
-        return 0.0 if self.answer is None else _seconds(self.answer.headers.get("Retry-After"))
-
-    def names_symbol(self) -> bool:
-        """Whether the last answer is a well-formed chart of a known symbol, with or without bars."""
-        try:
-            return bool(self.answer.json()["chart"]["result"][0]["meta"]["symbol"])
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return False
-
 
 class YahooSession(requests.Session[requests.Response]):
-    """A curl_cffi session for yfinance.
+    """A curl_cffi session for yfinance."""
 
-    base_url: the server that stands in for all of Yahoo's hosts, None for Yahoo itself. Requests keep
-    Yahoo's host names and are merely connected elsewhere: yfinance keeps a cookie only when its domain is
-    Yahoo's, and without one it would fetch a new one for every request, one thread at a time.
-    """
-
-    def __init__(self, base_url: str | None = None) -> None:
-        self._scheme, self._port, options = _elsewhere(base_url) if base_url else ("", 0, None)
-        super().__init__(impersonate="chrome", curl_options=options)
+    def __init__(self, elsewhere: Elsewhere = Elsewhere()) -> None:
+        self._elsewhere = elsewhere
+        super().__init__(impersonate="chrome", curl_options=elsewhere.options() or None)
         self._local = threading.local()
 
     def begin(self) -> Attempt:
@@ -68,32 +89,25 @@ class YahooSession(requests.Session[requests.Response]):
         attempt: Attempt | None = getattr(self._local, "attempt", None)
         if attempt is not None:
             attempt.requests += 1
-        response = super().request(method, self._redirected(url), *args, **kwargs)
-        if attempt is not None and _CHART_PATH in url:
+        response = super().request(method, self._elsewhere.url(url), *args, **kwargs)
+        if attempt is not None and CHART_PATH in url:
             attempt.answer = response
         return response
 
-    def _redirected(self, url: str) -> str:
-        if not self._scheme:
-            return url
-        parts = urlsplit(url)
-        return urlunsplit((self._scheme, f"{parts.hostname}:{self._port}", parts.path or "/", parts.query, ""))
 
-
-def _elsewhere(base_url: str) -> tuple[str, int, dict[CurlOpt, Any]]:
-    """Scheme and port of a server, and the options that connect every host name to it."""
-    parts = urlsplit(base_url)
+def retry_after_s(headers: Mapping[str, str | None]) -> float:
+    """Seconds that an answer asks to wait, in either form of the header (RFC 9110, 10.2.3); 0 when it does not."""
+    text = headers.get("Retry-After") or ""
     try:
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        address = socket.gethostbyname(parts.hostname or "")
-    except (KeyError, ValueError, OSError) as exc:
-        raise SettingsError(f"STOCKFLOW_YAHOO_URL={base_url!r} is not of the form http://HOST:PORT") from exc
-    return parts.scheme, port, {CurlOpt.RESOLVE: [f"*:{port}:{address}"], CurlOpt.NOPROXY: "*"}
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        seconds = float(retry_after or 0)
-    except ValueError:  # an HTTP date: rare, and our own back-off serves
-        return 0.0
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = _until(text, headers.get("Date") or "")
     return 0.0 if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+
+
+def _until(date: str, sent: str) -> float:
+    """From the answer's own date to another: the server's clock need not be ours."""
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(sent)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

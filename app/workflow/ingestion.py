@@ -40,6 +40,7 @@ def plan_shards(
         *(order["run_id"], order["universe"], market, sessions),
         shards=settings["shards"],
         request_days=settings["request_days"],
+        at_once=fleet["max_instances"] * fleet["jobs_per_instance"],
     )
     return {
         "shards": len(plan.shards),
@@ -72,7 +73,7 @@ def check_coverage(order: Order, market: Bucket, emit: Emit, clock: Clock) -> di
     """
     settings = order["settings"]["ingest"]
     plan = read_plan(order["run_id"], market)
-    coverage = join_manifests(plan, market, settings["complete_share"])
+    coverage = join_manifests(plan, market)
     emit(
         {
             contract.METRIC_COVERAGE: coverage["coverage"],
@@ -80,7 +81,7 @@ def check_coverage(order: Order, market: Bucket, emit: Emit, clock: Clock) -> di
             contract.METRIC_RATE_LIMITED: coverage["rate_limited"],
         }
     )
-    judge(coverage, min_coverage=settings["min_coverage"], on_unknown=settings["on_unknown"])
+    judge(coverage, min_coverage=settings["min_coverage"], on_delisted=settings["on_delisted"])
     planned = next(market.objects(contract.plan_key(plan.run_id))).modified
     wall_s = (clock() - planned).total_seconds()
     write_result(market, plan.run_id, "ingest", ingest_result(coverage, market), wall_s)

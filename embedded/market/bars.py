@@ -13,15 +13,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from app import contract
 from app.errors import BadBars, UniverseError
+from app.ingest.ticker_bars import Floats, Ints, Mask, TickerBars
 from app.ingest.universe import yahoo_symbol
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 _PRICES = ("open", "high", "low", "close")
 _UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -29,36 +25,6 @@ _UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _RELATIVE_TOLERANCE = 1e-6
 _LATEST_S = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 _NEW_YORK = ZoneInfo(contract.EXCHANGE_TIMEZONE)
-
-
-@dataclass(frozen=True, eq=False)
-class TickerBars:
-    """1-minute bars of one ticker: arrays of one length, ascending in time, no duplicates.
-
-    ts: start of the bar, UTC epoch seconds. Prices in USD, volume in shares.
-    """
-
-    ts: Ints
-    open: Floats
-    high: Floats
-    low: Floats
-    close: Floats
-    volume: Ints
-
-    def __len__(self) -> int:
-        """The number of bars."""
-        return len(self.ts)
-
-    def between(self, start_s: int, end_s: int) -> TickerBars:
-        """The bars that start in [start_s, end_s), as views."""
-        first, last = (int(i) for i in np.searchsorted(self.ts, (start_s, max(start_s, end_s))))
-        return self.part(slice(first, last))
-
-    def part(self, rows: slice | Mask) -> TickerBars:
-        """The bars that a slice or a mask selects."""
-        return TickerBars(
-            self.ts[rows], self.open[rows], self.high[rows], self.low[rows], self.close[rows], self.volume[rows]
-        )
 
 
 @dataclass(frozen=True, eq=False)

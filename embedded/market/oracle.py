@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import contract
+from app.ingest.ticker_bars import Floats, Ints, Mask
 from app.sessions import Session, sessions_between
-from embedded.market.bars import Floats, Ints, Market, Mask
+from embedded.market.bars import Market
 
 if TYPE_CHECKING:
     from embedded.market.simulated import SimulatedMarket

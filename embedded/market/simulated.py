@@ -18,8 +18,9 @@ from pydantic.dataclasses import dataclass
 
 from app import contract
 from app.errors import SettingsError
+from app.ingest.ticker_bars import Floats, Ints, Mask, TickerBars
 from app.sessions import Session, last_sessions
-from embedded.market.bars import Floats, Ints, Market, Mask, TickerBars
+from embedded.market.bars import Market
 from embedded.market.oracle import Forecast, attainable_skill, closed_form_skill, oracle_forecast
 
 __all__ = [

@@ -9,10 +9,11 @@ import psutil
 import pytest
 
 from app import contract
-from app.ingest.bars import read_bars
+from app.ingest.bars import bars_of, read_bars
 from app.ingest.plan import read_plan
+from embedded.market.bars import Market
 from embedded.market.simulated import SimulatedMarket, simulate
-from embedded.yahoo.faults import FaultKind, Faults
+from embedded.yahoo.faults import Faults
 from embedded.yahoo.running import running_server
 from tests.pipeline.conftest import TICKERS, World
 
@@ -37,16 +38,16 @@ def test_the_last_session_and_the_half_day_are_whole(dataset: World) -> None:
     assert held == {t: calendar_minutes - len(MARKET.bars[t]) for t in TICKERS}
 
 
-def test_an_unknown_ticker_is_named_and_accounted_for(world: World) -> None:
-    run = world.with_run("unknown")
+def test_a_ticker_that_yahoo_does_not_know_is_named_and_accounted_for(world: World) -> None:
+    run = world.with_run("delisted")
     done = run.stockflow("ingest", "--tickers", "SIM001,NOPE", "--set", "ingest.days=7")
     assert done.returncode == 4
     assert done.stderr.strip() == (
-        "stockflow: Yahoo knows no ticker 'NOPE': correct the universe, or set ingest.on_unknown=skip"
+        "stockflow: Yahoo knows no ticker 'NOPE': correct the universe, or set ingest.on_delisted=skip"
     )
-    assert not run.market.exists(contract.result_key("unknown", "ingest"))
-    statuses = {t["ticker"]: t["status"] for t in run.market.get_json(contract.coverage_key("unknown"))["tickers"]}
-    assert statuses["NOPE"] == "unknown"
+    assert not run.market.exists(contract.result_key("delisted", "ingest"))
+    statuses = {t["ticker"]: t["status"] for t in run.market.get_json(contract.coverage_key("delisted"))["tickers"]}
+    assert statuses["NOPE"] == "delisted"
     assert statuses["SIM001"] in {"complete", "partial"}
 
 
@@ -55,19 +56,19 @@ def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> Non
         run = world.with_empty_market("storm", **{contract.ENV_YAHOO_URL: yahoo.url})
         before = run.market.keys(contract.BARS_PREFIX)
         done = run.stockflow(
-            "ingest", "--tickers", "SIM001,SIM002,SIM003", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0"
+            "ingest", "--tickers", "SIM001,SIM002,SIM003", "--set", "ingest.days=7", "--set", "ingest.patience_s=2"
         )
     assert done.returncode == 5
     assert done.stderr.strip() == (
-        "stockflow: 3 of 3 tickers have no complete answer, first SIM001: 5 attempts failed, last: 429 Too Many"
-        " Requests (wait and run again, or lower ingest.min_coverage)"
+        "stockflow: 3 of 3 tickers have no complete answer, first SIM001: no answer from Yahoo in more than 2 s: 429"
+        " Too Many Requests (wait and run again, or lower ingest.min_coverage)"
     )
     assert run.market.keys(contract.BARS_PREFIX) == before
 
 
 def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_by_its_coverage(world: World) -> None:
     run = world.with_empty_market("attempts", **{contract.ENV_SHARD_ATTEMPTS: "3"})
-    shard = ("ingest", "--shard", "0", "--set", "ingest.days=7", "--set", "ingest.backoff_s=0")
+    shard = ("ingest", "--shard", "0", "--set", "ingest.days=7", "--set", "ingest.patience_s=2")
     run.must("ingest", "--tickers", "SIM001,SIM002", "--only", "plan", "--set", "ingest.days=7",
              "--set", "ingest.shards=1")  # fmt: skip
     (name,) = (part.name for part in read_plan("attempts", run.market).shards)
@@ -77,8 +78,8 @@ def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_b
         last = run.with_run("attempts", **stormy, **{contract.ENV_JOB_ATTEMPT: "3"}).stockflow(*shard)
     assert (first.returncode, last.returncode, last.stderr) == (5, 0, "")
     assert first.stderr.strip() == (
-        "stockflow: 2 of 2 tickers of shard 0 have no complete answer, first SIM001: 5 attempts failed, last: 429 Too"
-        " Many Requests (try the shard again)"
+        "stockflow: 2 of 2 tickers of shard 0 have no complete answer, first SIM001: no answer from Yahoo in more than"
+        " 2 s: 429 Too Many Requests (try the shard again)"
     )
     tickers = run.market.get_json(contract.manifest_key("attempts", name))["tickers"]
     assert [ticker["status"] for ticker in tickers] == ["failed", "failed"]
@@ -87,17 +88,29 @@ def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_b
     run.must("ingest", "--only", "coverage")
 
 
-def test_faults_in_every_fifth_answer_change_no_bar(world: World) -> None:
-    """Everything but `short`, which no client can tell from a thin session without knowing what lacks."""
-    kinds: tuple[FaultKind, ...] = ("429", "500", "drop", "truncated", "malformed")
-    with running_server(MARKET, faults=Faults(share=0.2, kinds=kinds, seed=3, retry_after_s=0)) as yahoo:
-        run = world.with_empty_market("faulty", **{contract.ENV_YAHOO_URL: yahoo.url})
+@pytest.mark.parametrize("client", ["direct", "yfinance"])
+def test_faults_of_every_kind_change_no_bar_and_every_retry_is_counted(world: World, client: str) -> None:
+    with running_server(MARKET, faults=Faults(share=0.3, seed=3, retry_after_s=0)) as yahoo:
+        run = world.with_empty_market(f"faulty-{client}", **{contract.ENV_YAHOO_URL: yahoo.url})
         run.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7", "--set", "ingest.backoff_s=0.01",
-                 "--set", "ingest.attempts=10")  # fmt: skip
-        assert sum(yahoo.stats()["faults"].values()) > 0
-    plan = read_plan("faulty", run.market)
-    assert len(read_bars(run.market, plan.sessions, plan.tickers)) == sum(len(b) for b in MARKET.bars.values())
-    assert run.result("ingest")["retries"] > 0
+                 "--set", "ingest.request_days=1", "--set", "ingest.attempts=10", "--set", "ingest.timeout_s=1",
+                 "--set", f"ingest.client={client}")  # fmt: skip
+        stats = yahoo.stats()
+    assert len(stats["faults"]) >= 5
+    assert_whole_market(run)
+    result, plan = run.result("ingest"), read_plan(run.run_id, run.market)
+    repeated_by_curl = stats["requests"]["chart"] - result["requests"]
+    assert repeated_by_curl <= stats["faults"]["drop"]
+    if client == "direct":
+        assert repeated_by_curl >= 0
+        assert result["retries"] + result["verified"] == result["requests"] - len(plan.spans) * len(TICKERS)
+
+
+def assert_whole_market(run: World, market: Market = MARKET) -> None:
+    """Every bar of the market is stored once, to the bit."""
+    plan = read_plan(run.run_id, run.market)
+    stored = bars_of(read_bars(run.market, plan.sessions, plan.tickers))
+    assert all(stored[ticker].same_as(bars) for ticker, bars in market.bars.items())
 
 
 def test_an_s3_that_does_not_answer_is_one_line(world: World) -> None:
@@ -115,7 +128,8 @@ def test_an_s3_that_does_not_answer_is_one_line(world: World) -> None:
 def test_an_interrupted_ingest_takes_its_workers_with_it(world: World, number: signal.Signals) -> None:
     with running_server(MARKET, faults=Faults(latency_ms=5000)) as yahoo:
         run = world.with_empty_market("interrupted", **{contract.ENV_YAHOO_URL: yahoo.url})
-        process = run.popen("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
+        process = run.popen("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7",
+                            "--set", "ingest.shards=2", "--set", "ingest.processes=2")  # fmt: skip
         family: list[psutil.Process] = []
         while len(family) < 3:  # two workers and multiprocessing's own
             assert process.poll() is None, process.communicate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -13,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from app import contract
 from app.tables import arrow_schema
 from tests.fakes import FakeS3
+from tests.yahoo_server import LocalYahoo, local_yahoo
 
 settings.register_profile(
     "shared machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -31,6 +34,27 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     read_warm_state.cache_clear()
     monkeypatch.setattr(boto3, "client", lambda *args, **options: fake)
     return fake
+
+
+@pytest.fixture
+def yahoo() -> Iterator[LocalYahoo]:
+    """A server on this machine that answers as Yahoo, asked by a yfinance that remembers nothing."""
+    import yfinance
+    from yfinance.cache import get_cookie_cache
+    from yfinance.data import SingletonMeta, YfData
+
+    from app.ingest.credentials import prepare_yfinance
+
+    prepare_yfinance()
+    yfinance.config.debug.hide_exceptions = False
+    SingletonMeta._instances.pop(YfData, None)
+    YfData.cache_get.cache_clear()
+    get_cookie_cache().store("curlCffi", None)
+    with local_yahoo() as server:
+        yield server
+    for thread in threading.enumerate():
+        if thread.name == "yahoo-credentials":  # what it remembers is not for the next test
+            thread.join(10)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,10 +17,13 @@ from click.testing import CliRunner
 
 from app import __version__, contract
 from app.cli import cli, main
+from app.ingest import collect
 from app.ingest.plan import make_plan
+from app.sessions import sessions_between
 from app.storage import Bucket
 from app.tables import put_table
 from tests.fakes import FakeS3, make_bars, make_sessions, market_bars
+from tests.yahoo import FakeYahoo, walk
 
 HEAVY = {"boto3", "exchange_calendars", "keras", "numpy", "onnxruntime", "pandas", "pyarrow", "pyspark", "tensorflow"}
 PLACE = {
@@ -115,6 +119,16 @@ def test_what_a_person_can_mend_is_one_line_and_a_status(
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["ingest", "run", "up"])
+def test_the_sp500_is_fetched_from_where_the_environment_says(
+    stockflow: Stockflow, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv(contract.ENV_SP500_URL, "http://example.com/constituents.csv")
+    ended = stockflow(command, "--tickers", "sp500")
+    assert ended.status == 2
+    assert ended.err.startswith("stockflow: STOCKFLOW_SP500_URL='http://example.com/constituents.csv' is not https")
+
+
 def test_missing_variables_are_named(stockflow: Stockflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(contract.ENV_MODEL_BUCKET)
     ended = stockflow("train")
@@ -183,6 +197,102 @@ def store_plan() -> Bucket:
     plan = make_plan("r", ["A", "B"], SESSIONS, shards=1, request_days=7)
     market.put_json(contract.plan_key("r"), plan.to_json())
     return market
+
+
+@pytest.fixture
+def yahoo(monkeypatch: pytest.MonkeyPatch) -> FakeYahoo:
+    """Knows A and B on two days of which the second is over for two hours; the run's clock stands there."""
+    now = datetime(2025, 12, 2, 23, tzinfo=UTC)
+    sessions = sessions_between(date(2025, 12, 1), date(2025, 12, 2))
+    fake = FakeYahoo({ticker: walk(ticker, *sessions) for ticker in "AB"}, now)
+    monkeypatch.setattr(collect, "_CLIENTS", {"direct": fake.client})
+    monkeypatch.setenv(contract.ENV_NOW, now.isoformat())
+    return fake
+
+
+INGEST = ("ingest", "--set", "ingest.days=2", "--set", "ingest.backoff_s=0", "--set", "ingest.shards=2")
+
+
+def test_the_ingest_leaves_one_object_a_day_a_coverage_and_a_result(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    ended = stockflow(*INGEST, "--tickers", "A,B")
+    assert (ended.status, ended.err) == (0, "")
+    assert "ingest: 4 parts of days merged" in ended.out.splitlines()
+    assert ended.out.splitlines()[-1].startswith("ingest: 1,560 rows in ")
+    market = Bucket("market")
+    days = [date(2025, 12, 1), date(2025, 12, 2)]
+    assert market.keys(contract.BARS_PREFIX) == [contract.bars_key(day, contract.compact_part("r")) for day in days]
+    result = market.get_json(contract.result_key("r", "ingest"))
+    assert result["statuses"] == {"complete": 2, "partial": 0, "delisted": 0, "failed": 0}
+    assert (result["rows"], result["held"], result["requests"]) == (1560, 0, 2)
+
+
+def test_a_second_ingest_asks_yahoo_for_nothing(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    assert stockflow(*INGEST, "--tickers", "A,B").status == 0
+    yahoo.asked.clear()
+    ended = stockflow(*INGEST, "--tickers", "A,B", "--run-id", "r2")
+    assert (ended.status, ended.err) == (0, "")
+    assert not yahoo.asked
+    result = Bucket("market").get_json(contract.result_key("r2", "ingest"))
+    assert (result["rows"], result["held"], result["requests"]) == (1560, 1560, 0)
+
+
+def test_a_ticker_that_yahoo_does_not_know_fails_the_ingest_after_all_is_stored(
+    stockflow: Stockflow, yahoo: FakeYahoo
+) -> None:
+    ended = stockflow(*INGEST, "--tickers", "A,NOPE")
+    assert (ended.status, ended.err) == (
+        4,
+        "stockflow: Yahoo knows no ticker 'NOPE': correct the universe, or set ingest.on_delisted=skip\n",
+    )
+    assert "ingest: NOPE delisted: No data found, symbol may be delisted" in ended.out.splitlines()
+    market = Bucket("market")
+    assert market.get_json(contract.coverage_key("r"))["statuses"]["delisted"] == 1
+    assert not market.exists(contract.result_key("r", "ingest"))
+
+
+def test_a_ticker_that_yahoo_does_not_know_is_skipped_when_told_so(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    ended = stockflow(*INGEST, "--tickers", "A,NOPE", "--set", "ingest.on_delisted=skip")
+    assert (ended.status, ended.err) == (0, "")
+    result = Bucket("market").get_json(contract.result_key("r", "ingest"))
+    assert (result["rows"], result["statuses"]["delisted"]) == (780, 1)
+
+
+def test_each_step_of_the_ingest_can_be_taken_alone(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    market = Bucket("market")
+    assert stockflow(*INGEST, "--tickers", "A,B", "--only", "plan").out == "2 shards -> s3://market/runs/r/plan.json\n"
+    for shard in ("0", "1"):
+        assert stockflow(*INGEST, "--shard", shard).status == 0
+    assert len(market.keys(contract.BARS_PREFIX)) == 4
+    ended = stockflow(*INGEST, "--only", "compact")
+    assert (ended.status, ended.out.splitlines()[-1], ended.err) == (0, "ingest: 4 parts of days merged", "")
+    assert len(market.keys(contract.BARS_PREFIX)) == 2
+    assert not market.exists(contract.coverage_key("r"))
+    assert stockflow(*INGEST, "--only", "coverage").status == 0
+    assert market.get_json(contract.result_key("r", "ingest"))["rows"] == 1560
+
+
+def test_a_step_that_needs_a_plan_says_so(stockflow: Stockflow) -> None:
+    for step in ("compact", "coverage"):
+        ended = stockflow("ingest", "--only", step)
+        assert ended.status == 3
+        assert ended.err.startswith("stockflow: s3://market/runs/r/plan.json does not exist")
+
+
+def test_an_s3_that_goes_down_during_the_ingest_is_one_line(
+    stockflow: Stockflow, yahoo: FakeYahoo, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = s3.put_object
+
+    def refuse_the_journal(**call: Any) -> None:
+        if "/journal/" in call["Key"]:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+        put(**call)
+
+    monkeypatch.setattr(s3, "put_object", refuse_the_journal)
+    ended = stockflow(*INGEST, "--tickers", "A,B", "--set", "ingest.journal_s=0")
+    assert ended.status == 3
+    assert "does not answer (EndpointConnectionError): start it or check AWS_ENDPOINT_URL" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_the_feed_replays_the_last_session(stockflow: Stockflow) -> None:

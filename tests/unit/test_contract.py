@@ -21,9 +21,13 @@ DAY = date(2025, 11, 28)
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        (contract.bars_key(DAY, "0001-of-0002-ab"), "bars/dt=2025-11-28/0001-of-0002-ab.parquet"),
+        (contract.bars_key(DAY, "r-0001-of-0002-ab"), "bars/dt=2025-11-28/r-0001-of-0002-ab.parquet"),
+        (contract.bars_key(DAY, contract.compact_part("r")), "bars/dt=2025-11-28/r-compact.parquet"),
+        (contract.answers_key(DAY, contract.compact_part("r")), "answers/dt=2025-11-28/r-compact.json"),
+        (contract.shard_part("r", "0001-of-0002-ab"), "r-0001-of-0002-ab"),
         (contract.ticks_key("r", DAY, 1764340200000, 7), "ticks/r/dt=2025-11-28/1764340200000-000007.parquet"),
         (contract.plan_key("r"), "runs/r/plan.json"),
+        (contract.journal_key("r", "s", 7), "runs/r/journal/s/000007.parquet"),
         (contract.manifest_key("r", "s"), "runs/r/manifests/s.json"),
         (contract.coverage_key("r"), "runs/r/coverage.json"),
         (contract.feed_end_key("r"), "runs/r/feed.json"),
@@ -45,6 +49,24 @@ def test_tick_keys_ascend_with_time(instants: list[int]) -> None:
     keys = [contract.ticks_key("run", market_day(utc(ts)), ts * 1000, seq) for seq, ts in enumerate(sorted(instants))]
     assert all(earlier < later for earlier, later in pairwise(keys))
     assert all(key.startswith(contract.ticks_prefix("run")) for key in keys)
+
+
+@pytest.mark.parametrize("part", ["compact", "r-0001-of-0002-ab", "v1.2-0001-of-0002-ab"])
+def test_keys_of_bars_and_answers_tell_their_part(part: str) -> None:
+    assert contract.part_of(contract.bars_key(DAY, part)) == contract.part_of(contract.answers_key(DAY, part)) == part
+
+
+def test_no_shard_of_any_run_writes_the_part_into_which_all_are_merged() -> None:
+    assert contract.is_compact(contract.compact_part("r"))
+    assert not contract.is_compact(contract.shard_part("r-compact", "0000-of-0001-0a1b2c3d"))
+
+
+@given(st.lists(st.integers(0, 99_999), min_size=2, max_size=10, unique=True))
+def test_journal_keys_ascend_within_the_prefix_of_their_shard(seqs: list[int]) -> None:
+    keys = [contract.journal_key("r", "s", seq) for seq in sorted(seqs)]
+    assert keys == sorted(keys)
+    assert all(key.startswith(contract.journal_prefix("r", "s")) for key in keys)
+    assert not contract.journal_key("r", "s2", 0).startswith(contract.journal_prefix("r", "s"))
 
 
 @given(st.lists(st.integers(0, 9999), min_size=2, max_size=10, unique=True))

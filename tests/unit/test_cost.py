@@ -18,6 +18,7 @@ from infra.cost.lines import Line
 from infra.cost.prices import read_prices
 from infra.cost.report import Estimate, estimate, read_deployment, total
 from infra.cost.resources import PRICED
+from infra.cost.workload import Workload
 
 IDLE_LIMIT_USD = 2.0
 
@@ -44,14 +45,43 @@ def test_a_rotated_key_is_named_as_what_lifts_the_month_above_it() -> None:
 
 
 def test_a_fleet_of_t2_2xlarge_costs_what_a_calculation_by_hand_says() -> None:
-    context = ("settings.ingest.shards=16", "settings.ingest.threads=5", "settings.ingest.days=14")
+    context = (
+        "settings.ingest.shards=16",
+        "settings.ingest.in_flight=5",
+        "settings.ingest.days=14",
+        "settings.ingest.journal_s=20",
+    )
     assume = ("tickers=160", "s_per_request=30", "instance_overhead_min=4", "flow_log_mb_per_hour=0")
     lines = priced(*context, assume=assume)["full_run"]
-    # 16 shards of 10 tickers, 8 at once on an instance: 2 instances. 5 threads: 2 rounds of 2 requests, 2 minutes.
+    # 16 shards of 10 tickers, 8 at once on an instance: 2 instances. 20 requests, 5 in flight: 4 times 30 s.
     hours = 2 * (4 + 2) / 60
-    puts, gets = 16 * 10 + 16 + 3, 16 * 10 + 2 * 16
-    by_hand = hours * (0.3712 + 0.005) + 40 * hours / 730 * 0.08 + puts * 5e-6 + gets * 4e-7 + 3 * 0.30 / 730
+    # 10 days of bars and answers, each read and written by every shard and by the merge, which reads all parts. A shard
+    # reads the plan and the answers that are held, and writes a manifest and a journal: every 20 s of 2 minutes. It
+    # lists bars, answers and journal, the merge each day. The run has a plan, a coverage and a result.
+    day_objects = 2 * 10
+    puts = (16 + 1) * day_objects + 16 * (1 + 6) + 3
+    listings = 3 * 16 + day_objects
+    gets = 16 * (1 + 10 + day_objects) + (16 + 1) * day_objects + 16
+    in_s3 = (puts + listings) * 5e-6 + gets * 4e-7
+    by_hand = hours * (0.3712 + 0.005) + 40 * hours / 730 * 0.08 + in_s3 + 3 * 0.30 / 730
     assert usd(lines, "ingest") == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("tickers", "shards", "rate_per_s", "by_hand_s"),
+    [
+        (40, 8, 0, 5 * 30),  # 25 requests of a shard, 5 in flight
+        (40, 8, 1, 200),  # 200 requests of the run
+        (80, 80, 1, 3 * 160),  # 32 shards at once, so 3 rounds; each has 5 requests and a 32nd of the budget
+    ],
+)
+def test_a_fetch_takes_as_long_as_its_requests_in_flight_or_its_budget_allow(
+    tickers: int, shards: int, rate_per_s: float, by_hand_s: float
+) -> None:
+    flags = ("in_flight=5", f"shards={shards}", f"rate_per_s={rate_per_s}")
+    deployment = read_deployment([f"settings.ingest.{flag}" for flag in flags])
+    work = Workload(deployment, read_assumptions([f"tickers={tickers}", "s_per_request=30"]))
+    assert work.ingest_s == pytest.approx(by_hand_s)
 
 
 def test_a_training_run_costs_what_a_calculation_by_hand_says() -> None:
@@ -125,6 +155,10 @@ def test_every_price_has_a_source_and_is_asked_for_by_some_resource() -> None:
     prices = read_prices()
     assert all(group["page"].startswith("https://aws.amazon.com/") for group in prices.groups.values())
     assert set(prices.groups) == {name for names in PRICED.values() for name in names}
+
+
+def test_a_universe_that_a_run_would_fetch_has_about_its_size() -> None:
+    assert Workload(read_deployment(["universe=sp500,SPY"]), read_assumptions(())).tickers == 504
 
 
 def test_the_command_prints_the_totals_and_the_assumptions() -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from app.errors import AlreadyServed, MissingProgram, ObjectMissing, StockflowError
-from app.ingest.fetch import UnknownTicker
+from app.ingest.chart import PassingFailure, RateLimited
 
 ARGUMENTS: dict[type[StockflowError], tuple[str, ...]] = {
     ObjectMissing: ("market", "runs/r/plan.json"),
     MissingProgram: ("java", "default-jre"),
-    UnknownTicker: ("AAPL",),
     AlreadyServed: ("r",),
 }
 
@@ -33,3 +32,10 @@ def test_an_error_is_the_same_after_pickling(kind: Any) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
     assert type(again) is kind
     assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+
+
+def test_the_wait_that_an_error_was_told_survives_too() -> None:
+    for kind in (PassingFailure, RateLimited):
+        error = kind("AAPL: 429 Too Many Requests", 7.5)
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+        assert (str(again), again.retry_after_s) == ("AAPL: 429 Too Many Requests", 7.5)

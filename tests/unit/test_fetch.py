@@ -1,225 +1,325 @@
-"""One ticker's bars through unmodified yfinance, over a transport that answers from a script."""
+"""One request and all that may come of it, against a client that follows a script, in time that jumps."""
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-import yfinance
-from curl_cffi import requests
-from curl_cffi.requests.exceptions import Timeout
-from yfinance.cache import get_tz_cache
-from yfinance.data import SingletonMeta, YfData
 
-from app import contract
 from app.errors import YahooError
-from app.ingest.fetch import FetchCount, Fetcher, UnknownTicker, bars_from_frame, configure_yfinance
+from app.ingest.chart import Delisted, Malformed, PassingFailure, RateLimited, RawBars, Refused
+from app.ingest.counts import FetchCount
+from app.ingest.fetch import Answer, Client, Fetcher
+from app.ingest.pacing import Pacer
 from app.ingest.plan import Span
-from app.ingest.yahoo_session import YahooSession
+from app.ingest.ticker_bars import TickerBars
+from app.sessions import Session, utc
 from app.settings import IngestSettings
-from app.tables import arrow_schema
-from tests.fakes import FakeTime, make_sessions
+from benchmarks.virtual_time import run_in_virtual_time
+from tests.fakes import make_sessions
+from tests.yahoo import Reply, ScriptedClient, minutes_after, raw, walk
 
-(SESSION,) = make_sessions(5)
-SPAN = Span(SESSION.open_ts, SESSION.close_ts)
-AT = [SESSION.open_ts, SESSION.open_ts + 60, SESSION.open_ts + 240]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the chart endpoint says once."""
-
-    status: int = 200
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+SESSIONS = FIRST, SECOND = make_sessions(60, 40)
+WHOLE = walk("A", FIRST)
+SHORT, SHORTER = WHOLE.part(slice(0, 40)), WHOLE.part(slice(0, 30))
+LATER = utc(SECOND.close_ts + 3600)
+DROPPED = PassingFailure("A: the connection ended")
+BUSY = RateLimited("A: 429 Too Many Requests")
 
 
-class Transport(requests.Session[requests.Response]):
-    """Where requests end: chart answers come from a script, an exception in it is raised."""
+class Asked:
+    """A fetcher's client, what it counted and what came of it."""
 
-    script: deque[Answer | Exception]
+    def __init__(
+        self,
+        *script: RawBars | TickerBars | Exception,
+        sessions: Sequence[Session] = (FIRST,),
+        jitter: float = 0.5,
+        latency_s: float = 0.0,
+        now: datetime = LATER,
+        **settings: Any,
+    ) -> None:
+        self.client = ScriptedClient(*script, latency_s=latency_s)
+        self.count = FetchCount()
+        self.ended_s = 0.0
+        self._sessions, self._jitter, self._now = sessions, jitter, now
+        self._settings = IngestSettings(**{"rate_per_s": 0, **settings})
 
-    def request(self, method: Any, url: str, *args: Any, **options: Any) -> requests.Response:
-        """The next answer; a cookie and a crumb are always granted."""
-        answer = self.script.popleft() if "/v8/finance/chart/" in url else Answer(body="crumb")
-        if isinstance(answer, Exception):
-            raise answer
-        response = requests.Response()
-        response.url, response.status_code, response.content = url, answer.status, answer.body.encode()
-        response.headers.update(answer.headers)
-        return response
+    def answer(self) -> Answer:
+        async def fetch() -> Answer:
+            loop = asyncio.get_running_loop()
+            fetcher = make_fetcher(self.client, self._settings, now=self._now, jitter=self._jitter)
+            try:
+                return await fetcher.fetch("A", self._sessions, self.count)
+            finally:
+                self.ended_s = loop.time()
 
+        return run_in_virtual_time(fetch())
 
-class ScriptedYahoo(YahooSession, Transport):
-    """The session of the ingest, on the scripted transport."""
+    def error(self, kind: type[Exception] = YahooError) -> str:
+        with pytest.raises(kind) as caught:
+            self.answer()
+        return str(caught.value)
 
-    def __init__(self, *script: Answer | Exception) -> None:
-        super().__init__()
-        self.script = deque(script)
-
-
-def chart(ts: list[int], closes: list[float | None], symbol: str = "AAPL") -> Answer:
-    """Yahoo's answer with these bars: each one cent around its close."""
-    quote: dict[str, list[Any]] = {"close": closes, "open": closes, "volume": [10 * (i + 1) for i in range(len(ts))]}
-    quote["high"] = [None if c is None else c + 0.01 for c in closes]
-    quote["low"] = [None if c is None else c - 0.01 for c in closes]
-    period = {"timezone": "EST", "gmtoffset": -18000, "start": SESSION.open_ts, "end": SESSION.close_ts}
-    meta = {
-        "symbol": symbol,
-        "currency": "USD",
-        "priceHint": 2,
-        "instrumentType": "EQUITY",
-        "exchangeTimezoneName": "America/New_York",
-        "dataGranularity": "1m",
-        "range": "",
-        "validRanges": ["1d", "5d"],
-        "regularMarketTime": SESSION.close_ts,
-        "currentTradingPeriod": {"pre": period, "regular": period, "post": period},
-        "tradingPeriods": [[period]],
-    }
-    result: dict[str, Any] = {"meta": meta, "indicators": {"quote": [quote if ts else {}]}}
-    if ts:
-        result["timestamp"] = ts
-    return Answer(body=json.dumps({"chart": {"result": [result], "error": None}}))
+    @property
+    def waits_s(self) -> list[float]:
+        return [later - earlier for earlier, later in pairwise(self.client.asked_s)]
 
 
-def refusal(status: int, description: str, **headers: str) -> Answer:
-    error = {"code": "Error", "description": description}
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, json.dumps({"chart": {"result": None, "error": error}}), names)
+def make_fetcher(
+    client: Client, settings: IngestSettings, *, now: datetime = LATER, jitter: float = 0.0, rate_per_s: float = 0.0
+) -> Fetcher:
+    loop = asyncio.get_running_loop()
+    pacer = Pacer(rate_per_s, clock_s=loop.time, jitter=lambda: 0.0)
+    return Fetcher(client, settings, lambda: now + timedelta(seconds=loop.time()), pacer, jitter=lambda: jitter)
 
 
-BARS = chart(AT, [100.0, 101.0, 100.5])
-BUSY = Answer(429, "Too Many Requests")
+# --- an answer -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def _yfinance_of_its_own(tmp_path: Path) -> Iterator[None]:
-    configure_yfinance(tmp_path)
-    get_tz_cache().store("AAPL", contract.EXCHANGE_TIMEZONE)  # known: no request of its own
-    SingletonMeta._instances.pop(YfData, None)
-    YfData.cache_get.cache_clear()
-    yield
-    yfinance.config.debug.hide_exceptions = True
+def test_a_whole_answer_is_asked_for_once_and_is_sure() -> None:
+    asked = Asked(WHOLE)
+    answer = asked.answer()
+    assert answer.bars.same_as(WHOLE)
+    assert (answer.sure, answer.faults) == (True, {})
+    assert asked.count == FetchCount(requests=1)
 
 
-def fetcher(*script: Answer | Exception, sleep: FakeTime | None = None, **settings: Any) -> Fetcher:
-    return Fetcher(
-        ScriptedYahoo(*script), IngestSettings(**settings), sleep=(sleep or FakeTime()).sleep, jitter=lambda: 0.5
-    )
+def test_many_sessions_are_one_request_from_the_first_open_to_the_last_close() -> None:
+    asked = Asked(walk("A", *SESSIONS), sessions=SESSIONS)
+    assert len(asked.answer().bars) == 100
+    assert asked.client.spans == [Span(FIRST.open_ts, SECOND.close_ts)]
 
 
-def test_bars_arrive_in_the_contracts_schema() -> None:
-    bars = fetcher(BARS).fetch("AAPL", SPAN, FetchCount())
-    assert bars.schema == arrow_schema(contract.BARS)
-    assert [int(ts.timestamp()) for ts in bars["ts"].to_pylist()] == AT
-    assert bars["close"].to_pylist() == [100.0, 101.0, 100.5]
-    assert bars["high"].to_pylist() == [100.01, 101.01, 100.51]
-    assert bars["volume"].to_pylist() == [10, 20, 30]
-    assert set(bars["ticker"].to_pylist()) == {"AAPL"}
+def test_the_answer_tells_when_its_last_request_was_sent() -> None:
+    asked = Asked(DROPPED, WHOLE, latency_s=3, backoff_s=4)
+    assert asked.answer().asked_ts == LATER.timestamp() + 3 + 2
 
 
-def test_a_known_symbol_without_bars_is_empty_and_not_an_error() -> None:
-    count = FetchCount()
-    assert len(fetcher(chart([], [])).fetch("AAPL", SPAN, count)) == 0
-    assert count.retries == 0
+def test_the_running_minute_is_no_bar_yet_and_the_answer_is_sure_of_the_rest() -> None:
+    answer = Asked(WHOLE.part(slice(0, 31)), now=minutes_after(FIRST, 30.5)).answer()
+    assert answer.bars.same_as(WHOLE.part(slice(0, 30)))
+    assert (answer.sure, answer.faults) == (True, {"forming": 1})
 
 
-def test_a_minute_without_a_price_is_no_bar() -> None:
-    # Volume 20 was traded, Yahoo says, at no price: stored, it would break the dataset for good.
-    bars = fetcher(chart(AT, [100.0, None, 100.5])).fetch("AAPL", SPAN, FetchCount())
-    assert bars["close"].to_pylist() == [100.0, 100.5]
-    assert bars["volume"].to_pylist() == [10, 30]
+def test_a_ticker_without_any_bar_is_asked_twice_and_then_believed() -> None:
+    asked = Asked(WHOLE.part(slice(0, 0)))
+    answer = asked.answer()
+    assert (len(answer.bars), answer.sure, asked.count.verified) == (0, True, 1)
 
 
-def test_a_404_is_an_unknown_ticker_at_once() -> None:
-    source = fetcher(*[refusal(404, "No data found, symbol may be delisted")] * 2, BARS)  # yfinance asks twice
-    with pytest.raises(UnknownTicker, match="Yahoo knows no ticker 'AAPL'"):
-        source.fetch("AAPL", SPAN, FetchCount())
+# --- retries -------------------------------------------------------------------------------------
 
 
-def test_a_422_is_not_asked_again() -> None:
-    time = FakeTime()
-    source = fetcher(*[refusal(422, "1m data not available")] * 2, BARS, sleep=time)
-    with pytest.raises(YahooError, match="AAPL: Yahoo refuses the request for good"):
-        source.fetch("AAPL", SPAN, FetchCount())
-    assert time.slept == []
+def test_what_passes_is_tried_again_and_counted() -> None:
+    asked = Asked(DROPPED, Malformed("A: no chart"), DROPPED, WHOLE)
+    assert asked.answer().bars.same_as(WHOLE)
+    assert asked.count == FetchCount(requests=4, retries=3)
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        Answer(500, "Internal Server Error"),
-        Answer(200, '{"chart": {"resu'),
-        Answer(200, '{"chart": {"result": [{}], "error": null}}'),
-        Answer(200, '{"chart": {"result": null, "error": null}}'),
-        Answer(200, ""),
-        BUSY,
-        Timeout("timed out"),
-    ],
-    ids=["500", "cut off", "nonsense", "nothing", "empty", "429", "timeout"],
-)
-def test_a_passing_failure_is_tried_again_and_the_bars_are_whole(failure: Answer | Exception) -> None:
-    # yfinance answers some failures with requests of its own; in the end ours must not see the failed answer.
-    count = FetchCount()
-    source = fetcher(failure, failure, failure, *[BARS] * 8, attempts=6)
-    assert source.fetch("AAPL", SPAN, count)["close"].to_pylist() == [100.0, 101.0, 100.5]
-    assert count.retries >= 1
-    assert count.requests > count.retries
+def test_the_last_attempts_error_is_told_with_their_number_and_nobody_waits_after_it() -> None:
+    asked = Asked(Malformed("A: no chart"), Malformed("A: no chart"), DROPPED, attempts=3)
+    assert asked.error() == "A: 3 attempts failed, last: the connection ended"
+    assert asked.count == FetchCount(requests=3, retries=2)
+    assert asked.ended_s == asked.client.asked_s[-1]
 
 
-def test_waiting_doubles_with_jitter_and_adds_what_yahoo_asks_for() -> None:
-    time, count = FakeTime(), FetchCount()
-    asked = refusal(429, "slow down", Retry_After="7")
-    source = fetcher(*[asked] * 20, sleep=time, attempts=4, backoff_s=2)
-    with pytest.raises(YahooError, match="AAPL: 4 attempts failed, last: 429 Too Many Requests"):
-        source.fetch("AAPL", SPAN, count)
-    # Half of 2, 4 and 8 s by the jitter; nothing after the last attempt.
-    assert time.slept == [7 + 1, 7 + 2, 7 + 4]
-    assert (count.retries, count.rate_limited) == (3, 4)
+def test_the_back_off_doubles_up_to_half_a_minute() -> None:
+    asked = Asked(DROPPED, attempts=8, backoff_s=2)
+    asked.error()
+    assert asked.waits_s == [1, 2, 4, 8, 15, 15, 15]  # half of it by the jitter
 
 
-def test_waiting_is_bounded_and_a_retry_after_that_is_no_number_counts_as_none() -> None:
-    time = FakeTime()
-    asked = refusal(429, "slow down", Retry_After="Fri, 28 Nov 2025 18:00:00 GMT")
-    with pytest.raises(YahooError):
-        fetcher(*[asked] * 20, sleep=time, attempts=4, backoff_s=20).fetch("AAPL", SPAN, FetchCount())
-    assert time.slept == [10, 15, 15]
+@pytest.mark.parametrize(("jitter", "share"), [(0.0, 0), (0.25, 0.25), (1.0, 1)])
+def test_the_jitter_is_full_from_nothing_to_the_whole_back_off(jitter: float, share: float) -> None:
+    asked = Asked(DROPPED, attempts=4, backoff_s=2, jitter=jitter)
+    asked.error()
+    assert asked.waits_s == [2 * share, 4 * share, 8 * share]
 
 
-# --- frames --------------------------------------------------------------------------------------
+def test_what_a_failing_server_asks_for_comes_before_the_back_off() -> None:
+    asked = Asked(PassingFailure("A: status 503", retry_after_s=7), WHOLE, backoff_s=2)
+    asked.answer()
+    assert asked.waits_s == [7 + 1]
 
 
-def frame(ts: list[int], **changed: list[float]) -> pd.DataFrame:
-    columns = {name: [1.0] * len(ts) for name in ("Open", "High", "Low", "Close", "Volume")} | changed
-    index = pd.to_datetime(pd.Series(ts, dtype="int64"), unit="s", utc=True).dt.tz_convert("America/New_York")
-    return pd.DataFrame(columns, index=pd.DatetimeIndex(index))
+@pytest.mark.parametrize("word", [Delisted("A: No data found, symbol may be delisted"), Refused("A: too old")])
+def test_yahoos_own_word_is_final(word: Exception) -> None:
+    asked = Asked(word, WHOLE)
+    assert asked.error(type(word)) == str(word)
+    assert asked.count == FetchCount(requests=1)
 
 
-def test_rows_outside_the_span_are_dropped() -> None:
-    outside = [SESSION.open_ts - 60, SESSION.close_ts]
-    bars = bars_from_frame("X", frame([outside[0], *AT, outside[1]]), SPAN)
-    assert [int(ts.timestamp()) for ts in bars["ts"].to_pylist()] == AT
+# --- 429 -----------------------------------------------------------------------------------------
 
 
-def test_the_running_minute_is_dropped() -> None:
-    # Yahoo stamps it with the second of its last trade.
-    bars = bars_from_frame("X", frame([*AT[:2], AT[1] + 67]), SPAN)
-    assert [int(ts.timestamp()) for ts in bars["ts"].to_pylist()] == AT[:2]
+def test_a_429_is_no_attempt() -> None:
+    asked = Asked(*[BUSY] * 5, DROPPED, WHOLE, attempts=2)
+    assert asked.answer().bars.same_as(WHOLE)
+    assert asked.count == FetchCount(requests=7, retries=6, rate_limited=5)
 
 
-def test_a_bar_twice_or_out_of_order_is_refused() -> None:
-    for ts in ([AT[0], AT[0]], [AT[1], AT[0]]):
-        with pytest.raises(YahooError, match="X: the answer holds a bar twice"):
-            bars_from_frame("X", frame(ts), SPAN)
+def test_after_a_429_nobody_is_asked_for_as_long_as_the_server_wants() -> None:
+    asked = Asked(RateLimited("A: 429", retry_after_s=40), WHOLE)
+    asked.answer()
+    assert asked.waits_s == [40]
 
 
-def test_a_frame_without_a_column_is_refused() -> None:
-    with pytest.raises(YahooError, match="X: the answer lacks Close, Volume"):
-        bars_from_frame("X", frame(AT).drop(columns=["Volume", "Close"]), SPAN)
+def test_a_429_stops_the_requests_of_all_tickers() -> None:
+    async def fetch() -> list[float]:
+        client = ScriptedClient(WHOLE, WHOLE, RateLimited("B: 429", retry_after_s=30), WHOLE, latency_s=0.1)
+        fetcher = make_fetcher(client, IngestSettings(in_flight=1), rate_per_s=100)
+        await asyncio.gather(*(fetcher.fetch(ticker, (FIRST,), FetchCount()) for ticker in "ABCDE"))
+        return client.asked_s
+
+    asked_s = run_in_virtual_time(fetch())
+    assert len(asked_s) == 6
+    assert [round(at_s) for at_s in asked_s[:3]] == [0, 0, 0]
+    assert min(asked_s[4:]) > 30  # one more may be on its way when the third is read
+
+
+def test_a_worker_that_is_refused_for_too_long_gives_up_and_says_why() -> None:
+    asked = Asked(RateLimited("A: 429", retry_after_s=50), patience_s=120)
+    assert asked.error() == "A: no answer from Yahoo in more than 120 s: 429 Too Many Requests"
+    assert asked.client.asked_s == [0, 50, 100, 150]
+
+
+def test_a_worker_without_any_answer_for_too_long_gives_up_whatever_the_reason() -> None:
+    asked = Asked(DROPPED, latency_s=10, attempts=20, backoff_s=0, patience_s=35)
+    assert asked.error() == "A: no answer from Yahoo in more than 35 s"
+    assert asked.count.requests == 4
+
+
+def test_any_answer_to_any_ticker_renews_the_patience() -> None:
+    async def fetch() -> Answer:
+        refused = ScriptedClient(*[RateLimited("A: 429", retry_after_s=20)] * 8, WHOLE)
+        fetcher = make_fetcher(refused, IngestSettings(patience_s=30))
+
+        async def answers_to_others() -> None:
+            while True:
+                await asyncio.sleep(15)
+                fetcher.pacer.answered()
+
+        others = asyncio.create_task(answers_to_others())
+        try:
+            return await fetcher.fetch("A", (FIRST,), FetchCount())
+        finally:
+            others.cancel()
+
+    assert run_in_virtual_time(fetch()).sure
+
+
+# --- doubtful answers ----------------------------------------------------------------------------
+
+
+def test_a_short_answer_is_asked_for_again_and_the_whole_one_is_sure() -> None:
+    asked = Asked(SHORT, WHOLE)
+    answer = asked.answer()
+    assert answer.bars.same_as(WHOLE)
+    assert answer.sure
+    assert asked.count == FetchCount(requests=2, verified=1)
+
+
+def test_two_short_answers_that_agree_are_believed() -> None:
+    asked = Asked(SHORT)
+    answer = asked.answer()
+    assert answer.bars.same_as(SHORT)
+    assert answer.sure
+    assert asked.count == FetchCount(requests=2, verified=1)
+
+
+def test_answers_that_differ_are_asked_for_until_two_in_a_row_agree() -> None:
+    asked = Asked(SHORT, SHORTER, SHORT, SHORT)
+    assert asked.answer().sure
+    assert asked.count.verified == 3
+
+
+def test_what_any_answer_held_is_kept_and_the_later_one_wins() -> None:
+    ends = WHOLE.part(np.r_[0:20, 50:60])
+    middle = walk("B", FIRST).part(slice(10, 30))
+    answer = Asked(ends, middle, middle).answer()
+    assert answer.bars.ts.tolist() == WHOLE.ts[np.r_[0:30, 50:60]].tolist()
+    assert answer.bars.close[10:30].tolist() == middle.close.tolist()
+    assert answer.bars.close[:10].tolist() == WHOLE.close[:10].tolist()
+
+
+def test_answers_that_never_agree_are_asked_for_as_often_as_attempts_allow_and_are_not_sure() -> None:
+    lengths = [30, 31, 32, 33, 34, 35]
+    asked = Asked(*(WHOLE.part(slice(0, length)) for length in lengths), attempts=4)
+    answer = asked.answer()
+    assert (len(answer.bars), answer.sure) == (33, False)
+    assert asked.count == FetchCount(requests=4, verified=3)
+
+
+def test_between_two_looks_lies_the_back_off() -> None:
+    asked = Asked(SHORT, SHORTER, SHORT, SHORTER, attempts=4, backoff_s=2)
+    asked.answer()
+    assert asked.waits_s == [1, 2, 4]
+
+
+def test_a_second_look_has_attempts_of_its_own() -> None:
+    asked = Asked(DROPPED, SHORT, DROPPED, SHORT, attempts=2)
+    assert asked.answer().sure
+    assert asked.count == FetchCount(requests=4, retries=2, verified=1)
+
+
+def test_faults_are_those_of_the_worst_answer_and_an_answer_that_lost_a_row_is_doubtful() -> None:
+    broken = raw(WHOLE)
+    broken.close[[3, 7]] = -1.0
+    asked = Asked(broken, WHOLE)
+    answer = asked.answer()
+    assert answer.bars.same_as(WHOLE)
+    assert (answer.sure, answer.faults, asked.count.verified) == (True, {"not positive": 2}, 1)
+
+
+# --- many at once --------------------------------------------------------------------------------
+
+
+def test_no_more_requests_are_in_flight_than_allowed_and_as_many_are() -> None:
+    class Counting(ScriptedClient):
+        """Counts the requests that wait for their answer."""
+
+        now = peak = 0
+
+        async def ask(self, ticker: str, span: Span, count: FetchCount) -> Reply:
+            """The next answer."""
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+            try:
+                return await super().ask(ticker, span, count)
+            finally:
+                self.now -= 1
+
+    client = Counting(DROPPED, BUSY, WHOLE, latency_s=1.0)
+
+    async def fetch() -> None:
+        fetcher = make_fetcher(client, IngestSettings(in_flight=7))
+        await asyncio.gather(*(fetcher.fetch("A", (FIRST,), FetchCount()) for _ in range(30)))
+
+    run_in_virtual_time(fetch())
+    assert client.peak == 7
+
+
+def test_a_request_that_backs_off_leaves_its_place_to_others() -> None:
+    async def fetch() -> list[float]:
+        client = ScriptedClient(DROPPED, WHOLE, latency_s=1.0)
+        fetcher = make_fetcher(client, IngestSettings(in_flight=1, backoff_s=10), jitter=1.0)
+        await asyncio.gather(*(fetcher.fetch(ticker, (FIRST,), FetchCount()) for ticker in "ABC"))
+        return client.asked_s
+
+    assert run_in_virtual_time(fetch()) == [0, 1, 2, 11]
+
+
+def test_requests_go_out_at_the_pace_that_is_allowed() -> None:
+    async def fetch() -> list[float]:
+        client = ScriptedClient(WHOLE)
+        fetcher = make_fetcher(client, IngestSettings(), rate_per_s=10)
+        await asyncio.gather(*(fetcher.fetch("A", (FIRST,), FetchCount()) for _ in range(105)))
+        return client.asked_s
+
+    assert run_in_virtual_time(fetch())[-1] == pytest.approx(10)

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.errors import BadBars
-from embedded.market.bars import Market, TickerBars, read_bars_file
+from app.ingest.ticker_bars import TickerBars
+from embedded.market.bars import Market, read_bars_file
 
 OPEN_S = int(datetime(2026, 3, 12, 13, 30, tzinfo=UTC).timestamp())
 

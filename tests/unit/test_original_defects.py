@@ -4,7 +4,7 @@
 2 random split, another on each rank   here; test_split.py, test_schedule.py
 3 scaling over test days and tickers   here; test_build.py, test_spec.py
 4 no broadcast, no checkpoint          tests/pipeline/test_training.py: it takes real MPI ranks
-5 lost days, tickers that vanish       here; test_plan.py, test_shard.py, test_coverage.py
+5 lost days, tickers that vanish       here; test_plan.py, test_collect.py, test_shard.py, test_coverage.py
 6 a concatenation for each window      here; test_windows.py
 7 one model call a ticker, `eval`      here; test_score_bucket.py, test_rings.py, test_scoring.py
 8 no baseline                          here; test_evaluate.py
@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -26,14 +26,17 @@ from app import contract
 from app.dataset.build import Dataset, build_dataset
 from app.dataset.windows import WindowSet, window_set
 from app.errors import UniverseError, YahooError
+from app.ingest import collect
+from app.ingest.answers import DayAnswer
+from app.ingest.collect import collect_shard
+from app.ingest.counts import FetchCount
 from app.ingest.coverage import write_coverage
-from app.ingest.fetch import FetchCount, Fetcher
 from app.ingest.plan import make_plan
-from app.ingest.shard import TickerReport, fetch_ticker
+from app.ingest.report import make_report
 from app.serving.rings import Rings
 from app.serving.score_bucket import StreamPlace, bucket_scorer
-from app.sessions import Session, sessions_between
-from app.settings import DatasetSettings
+from app.sessions import Session, sessions_between, utc
+from app.settings import DatasetSettings, IngestSettings
 from app.storage import Bucket
 from app.training.evaluate import evaluate
 from app.training.schedule import rank_batches, steps_per_epoch
@@ -48,6 +51,7 @@ from tests.fakes import (
     market_bars,
     with_column,
 )
+from tests.yahoo import FakeYahoo, walk
 
 WINDOW, HORIZON = 60, 5
 SESSIONS = make_sessions(150, 150, 150, 150)
@@ -101,37 +105,36 @@ def test_defect_3_scaling_knows_the_training_days_and_one_ticker_alone_and_error
     assert evaluate(np.log([1.01]), np.array([200.0]), np.array([200.0])).mae_usd == pytest.approx(2)
 
 
-def test_defect_5_no_day_is_lost_between_requests() -> None:
+def test_defect_5_no_day_is_lost_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = sessions_between(FIRST_DAY.replace(day=1), FIRST_DAY.replace(day=31))
     plan = make_plan("r", ["A"], sessions, shards=1, request_days=7)
-
-    class Yahoo:
-        """Has every minute, and excludes the end of a request as the real one does."""
-
-        def fetch(self, ticker: str, span: Any, count: FetchCount) -> pa.Table:
-            """The bars of a span."""
-            return pa.concat_tables(
-                make_bars(ticker, s, [m for m in range(s.minutes) if span.start_ts <= s.open_ts + 60 * m < span.end_ts])
-                for s in sessions
-            )
-
-    bars, report = fetch_ticker(plan, "A", cast(Fetcher, Yahoo()))
-    assert (report.status, report.missing) == ("complete", {})
-    assert len(bars) == sum(session.minutes for session in sessions)
+    yahoo = FakeYahoo({"A": walk("A", *sessions)}, utc(sessions[-1].close_ts + 3600))
+    monkeypatch.setattr(collect, "_CLIENTS", {"direct": yahoo.client})  # excludes the end of a request, as Yahoo does
+    (one,) = collect_shard(plan, plan.shards[0], IngestSettings(), yahoo_url=None, clock=yahoo.clock).values()
+    assert (one.report.status, one.report.missing) == ("complete", {})
+    assert one.bars.same_as(yahoo.bars["A"])
+    assert len(one.bars) == sum(session.minutes for session in sessions)
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [("failed", YahooError), ("empty", YahooError), ("unknown", UniverseError)]
+    ("status", "error"), [("failed", YahooError), ("partial", YahooError), ("delisted", UniverseError)]
 )
 def test_defect_5_no_ticker_vanishes_silently(status: Any, error: type[Exception]) -> None:
     market = bucket()
     plan = make_plan("r", ["A", "LOST"], SESSIONS, shards=1, request_days=7)
-    reports = [TickerReport("A", "complete", rows=600), TickerReport("LOST", status, error="gone")]
+    answers = {session.day: DayAnswer(1, True, "") for session in SESSIONS}
+    errors = {} if status == "partial" else {session.day: (status, "gone") for session in SESSIONS}
+    reports = [
+        make_report(ticker, SESSIONS, [], known, wrong, 0.9, FetchCount())
+        for ticker, known, wrong in (("A", answers, {}), ("LOST", {}, errors))
+    ]
     manifest = {"tickers": [report.to_json() for report in reports]}
     market.put_json(contract.manifest_key("r", plan.shards[0].name), manifest)
     with pytest.raises(error, match="LOST"):
-        write_coverage(plan, market, complete_share=0.9, min_coverage=1.0, on_unknown="fail")
-    assert [t["ticker"] for t in market.get_json(contract.coverage_key("r"))["tickers"]] == ["A", "LOST"]
+        write_coverage(plan, market, min_coverage=1.0, on_delisted="fail")
+    coverage = market.get_json(contract.coverage_key("r"))
+    assert [t["ticker"] for t in coverage["tickers"]] == ["A", "LOST"]
+    assert coverage["statuses"][status] == 1
 
 
 def test_defect_6_windows_are_views_of_rows_that_are_held_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,30 @@ def test_shards_of_other_tickers_have_other_names_and_those_of_the_same_the_same
     assert all(name.startswith("0000-of-0001-") for name in names)
 
 
+@pytest.mark.parametrize(
+    ("shards", "at_once", "workers"), [(1, 0, 1), (4, 0, 4), (4, 3, 3), (4, 8, 4), (9, 8, 5), (4, 1, 1)]
+)
+def test_as_many_shards_as_there_is_room_for_share_the_budget_of_requests(
+    shards: int, at_once: int, workers: int
+) -> None:
+    plan = make_plan("r", list("ABCDE"), make_sessions(390), shards=shards, request_days=7, at_once=at_once)
+    assert plan.workers == workers
+
+
+def test_closed_days_are_those_between_the_first_session_and_the_last() -> None:
+    # Thanksgiving, the weekend after the half day, and no day beyond.
+    sessions = sessions_between(date(2025, 11, 26), date(2025, 12, 1))
+    plan = make_plan("r", ["AAPL"], sessions, shards=1, request_days=7)
+    assert [session.minutes for session in sessions] == [390, 210, 390]
+    assert plan.closed_days == ("2025-11-27", "2025-11-29", "2025-11-30")
+
+
+def test_a_plan_of_one_day_has_no_closed_days() -> None:
+    assert make_plan("r", ["AAPL"], make_sessions(390), shards=1, request_days=7).closed_days == ()
+
+
 def test_a_plan_survives_its_json() -> None:
-    plan = make_plan("r", ["AAPL", "MSFT", "IBM"], make_sessions(390, 210), shards=2, request_days=1)
+    plan = make_plan("r", ["AAPL", "MSFT", "IBM"], make_sessions(390, 210), shards=2, request_days=1, at_once=1)
     assert Plan.from_json(json.loads(to_json(plan.to_json()))) == plan
 
 

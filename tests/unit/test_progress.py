@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from app.progress import choose_mode, reporter
+from app.ingest.run import Tally
+from app.progress import Mode, choose_mode, reporter, teller
 
 
 def test_json_progress_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +38,35 @@ def test_live_progress_wipes_a_longer_line_and_ends_it_when_done(capsys: pytest.
 def test_what_is_not_a_terminal_gets_plain_lines_unless_json_is_asked_for() -> None:
     assert choose_mode("json") == "json"
     assert choose_mode(None) == choose_mode("yes") == "plain"
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+def test_what_is_said_for_good_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str], mode: Mode) -> None:
+    teller("ingest", mode)("NOPE delisted: no data")
+    assert capsys.readouterr().out == "ingest: NOPE delisted: no data\n"
+
+
+def test_what_is_said_for_good_wipes_the_live_line_and_leaves_it_to_be_written_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report, say = reporter("ingest", "live"), teller("ingest", "live")
+    report(1, 2, "tickers: 1 complete")
+    say("NOPE delisted")
+    report(2, 2, "tickers")
+    wiped = f"{'ingest: NOPE delisted':<100}"
+    assert capsys.readouterr().out == f"\ringest: 1/2 tickers: 1 complete\r{wiped}\n\ringest: 2/2 tickers            \n"
+
+
+def test_an_ingest_tells_how_each_ticker_ended_and_says_what_there_is_to_say() -> None:
+    told, said = list[str](), list[str]()
+    tally = Tally(4, lambda done, total, note: told.append(f"{done}/{total} {note}"), said.append)
+    for status, sentence in (("complete", ""), ("failed", "B failed: 429"), ("partial", "C partial"), ("complete", "")):
+        tally.count(status, sentence)
+    assert told == [
+        "0/4 tickers",
+        "1/4 tickers: 1 complete",
+        "2/4 tickers: 1 complete, 1 failed",
+        "3/4 tickers: 1 complete, 1 partial, 1 failed",
+        "4/4 tickers: 2 complete, 1 partial, 1 failed",
+    ]
+    assert said == ["B failed: 429", "C partial"]

@@ -79,6 +79,8 @@ def values(group: str, name: str) -> st.SearchStrategy[Any]:
     schema = schema_of(group, name)
     if schema["type"] == "array":
         return DAYS | WRONG
+    if schema["type"] == "boolean":
+        return st.booleans() | WRONG
     if "enum" in schema:
         return st.sampled_from(schema["enum"]) | WRONG
     bounds = [schema[k] for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum") if k in schema]
@@ -126,7 +128,7 @@ def test_it_takes_and_refuses_what_the_command_line_does(asked: dict[str, Any]) 
         ({"training": {"dropout": 1}}, "setting training.dropout=1: must be less than 1"),
         ({"serving": {"speed": 2e6}}, "setting serving.speed=2000000.0: must be at most 1000000"),
         ({"serving": {"speed": 0}}, "setting serving.speed=0: must be more than 0"),
-        ({"ingest": {"on_unknown": "no"}}, "setting ingest.on_unknown='no': must be one of 'fail', 'skip'"),
+        ({"ingest": {"on_delisted": "no"}}, "setting ingest.on_delisted='no': must be one of 'fail', 'skip'"),
         ({"dataset": {"exclude_days": ["3/16"]}}, "setting dataset.exclude_days.0='3/16': must be a day such as"),
         ({"dataset": {"exclude_days": "2026-03-16"}}, "setting dataset.exclude_days='2026-03-16': must be a list"),
         ({"serving": {"partitions": 3}}, "serving.buckets must be at least serving.partitions"),

@@ -41,8 +41,8 @@ def test_a_flag_wins_over_the_environment_and_the_last_flag_over_the_first() -> 
 
 
 def test_a_flag_may_be_text_or_json() -> None:
-    settings = load({}, ["ingest.on_unknown=skip", 'dataset.exclude_days=["2026-03-16"]', "training.warmup_epochs=0"])
-    assert settings.ingest.on_unknown == "skip"
+    settings = load({}, ["ingest.on_delisted=skip", 'dataset.exclude_days=["2026-03-16"]', "training.warmup_epochs=0"])
+    assert settings.ingest.on_delisted == "skip"
     assert settings.dataset.exclude_days == (date(2026, 3, 16),)
     assert settings.training.warmup_epochs == 0
 
@@ -69,7 +69,7 @@ def test_settings_survive_the_json_in_which_they_travel() -> None:
         ('training.epochs="3"', "setting training.epochs='3': input should be a valid integer"),
         ("dataset.exclude_days=[20260316]", "setting dataset.exclude_days.0=20260316: input should be a valid date"),
         ("ingest.request_days=8", "setting ingest.request_days=8: input should be less than or equal to 7"),
-        ("ingest.on_unknown=ignore", "setting ingest.on_unknown='ignore': input should be 'fail' or 'skip'"),
+        ("ingest.on_delisted=ignore", "setting ingest.on_delisted='ignore': input should be 'fail' or 'skip'"),
         ("training.timeout_s=Infinity", "setting training.timeout_s=inf: input should be a finite number"),
         ("serving.partitions=3", "serving.buckets must be at least serving.partitions"),
         ("training.epochs", "--set 'training.epochs' is not of the form group.name=value"),

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.errors import SettingsError
+from app.ingest.ticker_bars import Floats, TickerBars
 from app.sessions import Session, last_sessions, sessions_between
-from embedded.market.bars import Floats, Market, TickerBars, read_bars_file
+from embedded.market.bars import Market, read_bars_file
 from embedded.market.simulated import (
     SimulatedMarket,
     attainable_skill,
