@@ -12,9 +12,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from app import contract
 from app.errors import SettingsError
 from app.processes import OUR_MESSAGE
 from embedded.execution import Execution, read_execution
+from embedded.fates import coverage_lines, coverage_run
 from embedded.local import Local
 from embedded.phase_logs import PhaseLogs, readable
 from embedded.reasons import explain
@@ -59,6 +61,7 @@ def follow_execution(local: Local, arn: str) -> int:
             raise
     seconds = f" after {(execution.stopped - execution.started).total_seconds():.0f} s" if execution.stopped else ""
     click.echo(f"{execution.name}: {execution.status}{seconds}")
+    _show_coverage(local, execution)
     return _conclude(local, execution)
 
 
@@ -77,6 +80,7 @@ def show_status(local: Local, name: str | None) -> None:
         for label, line in PhaseLogs(local.connect).new_lines(execution):
             screen.said(label, line)
         console.print(screen.table(execution))
+        _show_coverage(local, execution)
         _conclude(local, execution)
 
 
@@ -125,6 +129,15 @@ def _find(executions: list[dict[str, Any]], name: str | None) -> str:
         if name
         else "nothing has been executed yet: type `stockflow start`"
     )
+
+
+def _show_coverage(local: Local, execution: Execution) -> None:
+    """Say how the tickers and the days of its ingest ended, where it got so far."""
+    run_id = coverage_run(execution)
+    market = local.buckets()["market"] if run_id else None
+    if run_id and market and market.exists(key := contract.coverage_key(run_id)):
+        for line in coverage_lines(market.get_json(key)):
+            click.echo(line)
 
 
 def _conclude(local: Local, execution: Execution) -> int:

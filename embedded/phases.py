@@ -8,7 +8,10 @@ from typing import Any
 from embedded.execution import Execution, StateRun
 
 PHASE_STATES = {
-    "ingest": ("PlanShards", "ScaleFleet", "IngestShard", "IngestShards", "ReleaseFleet", "CheckCoverage"),
+    "ingest": (
+        *("PlanShards", "ScaleFleet", "IngestShard", "IngestShards"),
+        *("CompactBars", "ReleaseFleet", "CheckCoverage"),
+    ),
     "dataset": ("BuildDataset",),
     "train": ("TrainModel",),
     "promote": ("GateModel", "PromoteModel", "NothingToServe"),

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from app import contract
 from app.processes import OUR_MESSAGE
-from embedded.summary import LOGS, SUMMARY
+from embedded.fates import coverage_lines
+from embedded.summary import COVERAGE, LOGS, SUMMARY
 
 _PREDICTIONS_SHOWN = 5
 
@@ -20,6 +21,9 @@ _PREDICTIONS_SHOWN = 5
 def conclude(console: Console, summary: Mapping[str, Any], out: Path) -> None:
     """Print the tables, and on standard error why the run failed, if it did."""
     console.print(_phase_table(summary))
+    if (coverage := out / COVERAGE).is_file():
+        for line in coverage_lines(json.loads(coverage.read_bytes())):
+            console.print(line, markup=False)
     if summary["tickers_requested"] is not None:
         for line in _findings(summary):
             console.print(line, markup=False)
@@ -32,8 +36,7 @@ def conclude(console: Console, summary: Mapping[str, Any], out: Path) -> None:
 
 
 def _findings(summary: Mapping[str, Any]) -> list[str]:
-    states = ", ".join(f"{count} {status}" for status, count in summary["tickers_by_status"].items() if count)
-    lines = [f"coverage: {summary['tickers_requested']} tickers x {len(summary['days'])} sessions: {states}"]
+    lines = []
     if summary["volume_faults"]:
         days = ", ".join(summary["volume_fault_days"])
         lines.append(f"faulty volume: {summary['volume_faults']} ticker-days, on {days}")

@@ -31,6 +31,7 @@ from embedded.reasons import explain
 from embedded.report import conclude
 from embedded.screen import Screen
 from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
+from embedded.synthesis import machine_settings
 from embedded.unused_grants import judge_calls
 from embedded.watch import begin, follow, stop
 
@@ -51,9 +52,9 @@ class Options:
     out: Path = Path("build/run")
     flags: tuple[str, ...] = ()
 
-    def local(self) -> LocalOptions:
-        """The stack that it runs on."""
-        universe = read_universe(self.universe) if self.universe is not None else None
+    def local(self, sp500_url: str | None) -> LocalOptions:
+        """The stack that it runs on. sp500_url: as of app.ingest.universe.fetch_sp500."""
+        universe = read_universe(self.universe, sp500_url) if self.universe is not None else None
         return LocalOptions(self.market, universe, self.s3_port, self.yahoo_port, self.yahoo_flags, self.state)
 
 
@@ -79,7 +80,7 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
     settings = load(environ, options.flags)
     run_id = options.run_id or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
     asked = execution_input(settings, run_id)
-    local_options = options.local()
+    local_options = options.local(environ.get(contract.ENV_SP500_URL))
     out = check_run_folder(options.out)
     check_machine(local_options, environ)
     with ExitStack() as stack:
@@ -95,24 +96,20 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
         if buckets:
             _read_results(outcome.phases, buckets, run_id)
         write_logs(local, outcome.execution, work / LOGS)
-        summary = collect(local, run_id, outcome, settings, memory.peak_mib)
+        summary = collect(local, run_id, outcome, machine_settings(settings), memory.peak_mib)
         write_run_folder(out, summary, buckets, run_id, work / LOGS, outcome.iam)
     conclude(screen.console, summary, options.out)
     return outcome.exit_code
 
 
 def execution_input(settings: Settings, run_id: str) -> dict[str, Any]:
-    """What the state machine is started with. Settings that are as by default are left out."""
+    """What the state machine is started with: of the settings those that were set, the deployment has the others."""
     _check_run_id(run_id)
-    defaults, asked = Settings().model_dump(mode="json"), settings.model_dump(mode="json")
-    changed = {
-        group: {name: value for name, value in values.items() if value != defaults[group][name]}
-        for group, values in asked.items()
-    }
-    ranks = changed.get("training", {}).pop("ranks", None)
+    asked = settings.model_dump(mode="json", exclude_unset=True)
+    ranks = asked.get("training", {}).pop("ranks", None)
     return {
         "run_id": run_id,
-        "settings": {group: values for group, values in changed.items() if values},
+        "settings": {group: values for group, values in asked.items() if values},
         **({"training": {"instances": 1, "processes": ranks}} if ranks else {}),
     }
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from app import contract
 from embedded.execution import Execution, StateRun
+from embedded.fates import Fate, read_fate, read_note, say, worst_first
 from embedded.phase_logs import parse
 from embedded.phases import phase_of
 
@@ -26,6 +29,8 @@ _PLAIN_WIDTH = 160
 _PLAIN_EVERY_S = 10.0
 _MINUTE_S = 60.0
 _SHARDS_SHOWN = 8
+_FATES_SHOWN = 8
+_FATES_PRINTED = 20
 _EPOCH = re.compile(r"\bepoch=(\d+)\b.*?\bloss=([0-9.eE+-]+)")
 _MARKS = {
     "running": "[yellow]running[/]",
@@ -41,9 +46,10 @@ _CHOICES = re.compile(r"^If[A-Z]")
 
 @dataclass
 class StateNote:
-    """How far the tasks of a state are. done: by task, (done, total, of what)."""
+    """How far the tasks of a state are. done: by task, (done, total, of what); fates: by task, of single tickers."""
 
     done: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    fates: dict[str, dict[str, Fate]] = field(default_factory=dict)
     losses: list[str] = field(default_factory=list)
     lag_s: float | None = None
     predictions: deque[tuple[float, float]] = field(default_factory=deque)
@@ -53,6 +59,9 @@ class StateNote:
         if epoch := _EPOCH.search(line):
             self.losses.append(f"{float(epoch[2]):.4f}")
             return True
+        if fate := read_fate(line):
+            self.fates.setdefault(label, {})[fate.ticker] = fate
+            return True
         said = parse(line)
         if said is None:
             return False
@@ -61,6 +70,8 @@ class StateNote:
             self.predictions.append((said["_aws"]["Timestamp"] / 1000, said[contract.METRIC_PREDICTIONS]))
             return True
         if "phase" in said and "done" in said:
+            if label in self.done and said["done"] < self.done[label][0]:  # it is tried again
+                self.fates.pop(label, None)
             self.done[label] = (said["done"], said["total"], said["note"])
             return True
         return False
@@ -73,12 +84,15 @@ class StateNote:
         more = [f"{len(lines) - _SHARDS_SHOWN} more"] if len(lines) > _SHARDS_SHOWN else []
         return [f"{complete}/{size} shards done", *lines[:_SHARDS_SHOWN], *more]
 
+    def incomplete(self) -> list[Fate]:
+        """Of all tasks the tickers that ended without all their bars, the worst first."""
+        return worst_first(fate for fates in self.fates.values() for fate in fates.values())
+
     def __str__(self) -> str:
         """In a few words."""
         words = []
         if self.done and not self.predictions:
-            tasks_done, totals, notes = zip(*self.done.values(), strict=True)
-            words.append(f"{sum(tasks_done):,}/{sum(totals):,} {', '.join(sorted(set(notes)))}")
+            words.append(self._summed())
         if self.losses:
             words.append(f"loss {' '.join(self.losses)}")
         if self.predictions:
@@ -88,6 +102,13 @@ class StateNote:
         if self.lag_s is not None:
             words.append(f"lag {self.lag_s:.1f} s")
         return ", ".join(words)
+
+    def _summed(self) -> str:
+        """What all tasks have done: 14/18 tickers: 13 complete, 1 failed."""
+        tasks_done, totals, notes = zip(*self.done.values(), strict=True)
+        units, counts = zip(*map(read_note, notes), strict=True)
+        how = say(sum(counts, Counter()))
+        return f"{sum(tasks_done):,}/{sum(totals):,} {', '.join(sorted(set(units)))}{f': {how}' if how else ''}"
 
 
 class Screen:
@@ -104,6 +125,7 @@ class Screen:
         self._begun: set[int] = set()
         self._over: set[int] = set()
         self._told_at: dict[str, float] = {}
+        self._told_fates: dict[str, set[Fate]] = {}
 
     def __enter__(self) -> Screen:
         """Start the live display."""
@@ -142,6 +164,8 @@ class Screen:
                 if state.status == "running":
                     for shard in self._shards(state)[1:]:
                         table.add_row("", "", "", "", shard)
+                for fate in self._incomplete(state):
+                    table.add_row("", "", "", "", escape(fate))
         return table
 
     def _tell_states(self, execution: Execution) -> None:
@@ -153,6 +177,7 @@ class Screen:
             if number not in self._begun:
                 self._begun.add(number)
                 told.append((state.entered, f"{state.name}: started"))
+            told += [(state.ended or _LAST, f"  {state.name}: {fate}") for fate in self._new_fates(state)]
             if state.ended and number not in self._over:
                 self._over.add(number)
                 how = f"{_ENDS[state.status]} after {state.seconds:.1f} s"
@@ -171,6 +196,20 @@ class Screen:
     def _shards(self, state: StateRun) -> list[str]:
         size = state.parameters.get("ArrayProperties", {}).get("Size", 0)
         return self._notes.get(state.name, StateNote()).shards(size) if size else []
+
+    def _incomplete(self, state: StateRun) -> list[str]:
+        """The tickers of a state that are not complete, as many as there is room for."""
+        fates = self._notes.get(state.name, StateNote()).incomplete()
+        more = [f"{len(fates) - _FATES_SHOWN} more"] if len(fates) > _FATES_SHOWN else []
+        return [*map(str, fates[:_FATES_SHOWN]), *more]
+
+    def _new_fates(self, state: StateRun) -> Iterator[Fate]:
+        """Those of a state's tickers that have not been told yet; after some they are in its log alone."""
+        told = self._told_fates.setdefault(state.name, set())
+        for fate in self._notes.get(state.name, StateNote()).incomplete():
+            if fate not in told and len(told) < _FATES_PRINTED:
+                told.add(fate)
+                yield fate
 
     def _is_time(self, name: str) -> bool:
         now = time.monotonic()

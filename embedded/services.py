@@ -19,8 +19,8 @@ from embedded.aws.account import OPERATOR, REGION
 SIMULATED = "simulated"
 _READY_S = 60.0
 _ENDS_WITHIN_S = 40.0
-PASSED = (contract.ENV_YAHOO_URL, contract.ENV_NOW, contract.ENV_PROGRESS)
-"""Variables of a run that no template names: how tasks find the stand-in of the outside world, and how they report."""
+PASSED = (contract.ENV_YAHOO_URL, contract.ENV_SP500_URL, contract.ENV_NOW, contract.ENV_PROGRESS)
+"""Variables of a run that no template names: how tasks find the stand-ins of the outside world, and how they report."""
 
 AWS_VARIABLES = {
     **OPERATOR.environ(),

@@ -24,6 +24,7 @@ _COPIED = {
     "predictions": (contract.PREDICTIONS_PREFIX, contract.LATEST_PREDICTIONS_KEY),
 }
 SUMMARY = "summary.json"
+COVERAGE = "coverage.json"
 IAM = "iam.json"
 LOGS = "logs"
 _OF_SERVING = {"predictions": "predictions", "ticks": "ticks", "minutes_replayed": "minutes"}

@@ -29,12 +29,14 @@ _BUILT = ROOT / "build" / "emr"
 _AT_MOST = 3
 _RANKS = 2
 """MPI ranks of a training job, as many as a small laptop has cores."""
+_SHARDS = 2
+"""Where one worker would do, so that the ingest is an array job here as it is on AWS: Batch has none of one child."""
 
 
 def assembly(tickers: Sequence[str], environ: Mapping[str, str]) -> Path:
     """The folder of an assembly whose executions take these tickers by default. It is not to be changed."""
     context = {
-        "settings": Settings().model_dump(mode="json"),  # where cdk.json has a fleet's
+        "settings": machine_settings().model_dump(mode="json"),  # where cdk.json has a fleet's
         "universe": ",".join(tickers),
         "training.processes": _RANKS,
     }
@@ -49,6 +51,12 @@ def assembly(tickers: Sequence[str], environ: Mapping[str, str]) -> Path:
     os.utime(kept)
     _forget_the_oldest()
     return kept
+
+
+def machine_settings(asked: Settings | None = None) -> Settings:
+    """The settings of the phases in a deployment on this machine, with those that were set in `asked` over them."""
+    given = asked.model_dump(mode="json", exclude_unset=True) if asked else {}
+    return Settings.model_validate({**given, "ingest": {"shards": _SHARDS, **given.get("ingest", {})}})
 
 
 def synthesise(folder: Path, context: Mapping[str, object], environ: Mapping[str, str]) -> None:

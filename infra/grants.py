@@ -22,6 +22,8 @@ from infra.machine_role import allow_scaling
 from infra.storage import Storage
 
 _BARS = f"{contract.BARS_PREFIX}*"
+_ANSWERS = f"{contract.ANSWERS_PREFIX}*"
+_JOURNALS = f"{contract.journal_prefix('*', '*')}*"
 _RUNS = f"{contract.RUNS_PREFIX}*"
 _TICKS = f"{contract.TICKS_PREFIX}*"
 _DATASETS = f"{contract.DATASETS_PREFIX}*"
@@ -34,7 +36,9 @@ def grant_jobs(roles: JobRoles, storage: Storage) -> None:
     for role in (roles.ingest, roles.dataset, roles.feed):
         may_list(role, storage.market)
         may_read(role, storage.market, _BARS, _RUNS)
-    may_write(roles.ingest, storage.market, _BARS, contract.manifest_key("*", "*"))
+    may_read(roles.ingest, storage.market, _ANSWERS)
+    may_write(roles.ingest, storage.market, _BARS, _ANSWERS, _JOURNALS, contract.manifest_key("*", "*"))
+    may_delete(roles.ingest, storage.market, _BARS, _ANSWERS, _JOURNALS)  # what is merged, and what is finished
     may_write(roles.dataset, storage.market, contract.result_key("*", "dataset"))
     may_list(roles.dataset, storage.model)
     may_write(roles.dataset, storage.model, _DATASETS)

@@ -223,7 +223,7 @@ class Deployment(_Group):
         False
     )
     universe: Annotated[
-        str, Field(min_length=1, description="tickers by commas, or dow30; an execution may name others")
+        str, Field(min_length=1, description="tickers by commas, dow30, sp100 or sp500; an execution may name others")
     ] = "dow30"
     timeout_hours: Annotated[int, Field(ge=1, le=168, description="limit of an execution")] = 24
     storage: StorageSettings = StorageSettings()

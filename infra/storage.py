@@ -45,7 +45,7 @@ class Storage(Construct):
         self.node.set_context("@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy", True)
         self._retain = retain
         self.logs = self._bucket("Logs", [_expire("", _LOGS_DAYS)])
-        # A merge overwrites a day's bars, and Yahoo forgets them after 30 days: a bad merge must be reversible.
+        # A merge overwrites and deletes bars, and Yahoo forgets them after 30 days: a bad merge must be reversible.
         self.market = self._data_bucket("Market", _OLD_BARS_DAYS, [_expire(contract.TICKS_PREFIX, tick_days)])
         self.model = self._data_bucket(
             "Model", _OLD_VERSIONS_DAYS, [_expire(contract.TRAINING_JOBS_PREFIX, _JOB_OUTPUT_DAYS)]

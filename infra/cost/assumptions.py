@@ -27,8 +27,8 @@ class Assumptions(BaseModel):
         float, Field(gt=0, description="time of one answer of Yahoo; 2021's project measured 0.6")
     ] = 0.6
     instance_overhead_min: Annotated[
-        _Minutes, Field(description="fleet: boot, join, pull the image, and until it is ended")
-    ] = 6.0
+        _Minutes, Field(description="fleet: boot, join, pull the image, merge the bars, and until it is ended")
+    ] = 7.0
     fargate_overhead_min: Annotated[_Minutes, Field(description="Fargate job: pull the image, start, stop")] = 1.5
     dataset_rows_per_s: Annotated[float, Field(gt=0, description="dataset job; 20,000 measured on 2 CPU cores")] = 2e4
     training_overhead_min: Annotated[

@@ -70,16 +70,23 @@ class Bill:
         return self.serve(1.0, starting=False)
 
     def ingest(self) -> list[Line]:
-        """The fleet, for as long as its instances are there."""
+        """The fleet, for as long as its instances are there.
+
+        A shard lists what is held, reads the answers that are, then reads and writes its part of each session; the
+        merge lists and reads all parts and writes one. S3 bills a listing like a write, and a deletion not at all.
+        """
         work, fleet = self.work, self.work.deployment.ingestion
         count = work.fleet_instances
         hours = count * (work.assumed.instance_overhead_min * 60 + work.ingest_s) / 3600
-        objects = work.shards * work.sessions
+        day_objects = len((contract.BARS_PREFIX, contract.ANSWERS_PREFIX)) * work.sessions
+        puts = (work.shards + 1) * day_objects + work.journal_entries + work.shards + 3
+        listings = 3 * work.shards + day_objects
+        gets = work.shards * work.sessions + (2 * work.shards + 1) * day_objects + 2 * work.shards
         return [
             self._instances("ingest", "ec2", fleet.instance_type, count, hours, spot=fleet.spot),
             self._disk("ingest", FLEET_DISK_GIB, hours),
             *self._addresses("ingest", hours),
-            *self._s3("ingest", puts=objects + work.shards + 3, gets=objects + 2 * work.shards),
+            *self._s3("ingest", puts=puts + listings, gets=gets),
             self._metrics("ingest", _INGEST_METRICS, 1),
         ]
 
@@ -89,7 +96,7 @@ class Bill:
         hours = work.assumed.fargate_overhead_min / 60 + work.rows / work.assumed.dataset_rows_per_s / 3600
         return [
             *self._fargate("dataset", vcpus, vcpus * DATASET_GIB_PER_VCPU, hours),
-            *self._s3("dataset", puts=work.sessions + 6, gets=work.shards * (work.sessions + 1)),
+            *self._s3("dataset", puts=work.sessions + 6, gets=work.sessions + work.shards),
         ]
 
     def train(self) -> list[Line]:

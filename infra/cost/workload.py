@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from app import contract
-from app.ingest.universe import parse_universe
+from app.ingest.universe import SP500_SIZE, parse_universe
 from infra.cost.assumptions import Assumptions
 from infra.settings import Deployment
 
@@ -29,6 +29,8 @@ _TRADING_DAYS_A_WEEK = 5 / 7
 _WIDTHS = {"string": 16, "double": 8, "int32": 4, "int64": 8, "timestamp[ms, tz=UTC]": 8}
 _OBJECT_BYTES = 3000
 """Of a Parquet object beside its rows."""
+_ANSWER_BYTES = 100
+"""Of a ticker in what a day's answers say of it."""
 _MODEL_BYTES = 3_000_000
 """Of a model with its checkpoints."""
 
@@ -42,8 +44,9 @@ class Workload:
 
     @cached_property
     def tickers(self) -> int:
-        """Size of the universe."""
-        return self.assumed.tickers or len(parse_universe(self.deployment.universe))
+        """Size of the universe; sp500 is not fetched for it."""
+        sp500 = [f"SP{number}" for number in range(SP500_SIZE)]
+        return self.assumed.tickers or len(parse_universe(self.deployment.universe, lambda: sp500))
 
     @property
     def sessions(self) -> int:
@@ -73,11 +76,33 @@ class Workload:
         return min(fleet.max_instances, math.ceil(self.shards / fleet.jobs_per_instance))
 
     @property
+    def workers(self) -> int:
+        """Shards that are fetched at the same time, and share the budget of requests."""
+        return min(self.shards, self.fleet_instances * self.deployment.ingestion.jobs_per_instance)
+
+    @property
+    def requests_per_shard(self) -> int:
+        """Requests of the largest shard, when nothing is stored yet."""
+        return math.ceil(self.tickers / self.shards) * self.requests_per_ticker
+
+    @property
+    def shard_s(self) -> float:
+        """Time in which one shard is fetched: by what is in flight, or by its share of the budget of requests."""
+        ingest = self.deployment.settings.ingest
+        in_flight_s = math.ceil(self.requests_per_shard / ingest.in_flight) * self.assumed.s_per_request
+        budget_s = self.requests_per_shard * self.workers / ingest.rate_per_s if ingest.rate_per_s else 0.0
+        return max(in_flight_s, budget_s)
+
+    @property
     def ingest_s(self) -> float:
         """Time in which the fleet fetches all shards, as many at once as fit."""
-        at_once = self.fleet_instances * self.deployment.ingestion.jobs_per_instance
-        per_thread = math.ceil(self.tickers / self.shards / self.deployment.settings.ingest.threads)
-        return math.ceil(self.shards / at_once) * per_thread * self.requests_per_ticker * self.assumed.s_per_request
+        return math.ceil(self.shards / self.workers) * self.shard_s
+
+    @property
+    def journal_entries(self) -> int:
+        """Objects of all shards that are read by a repetition alone, and deleted when it needs none."""
+        every_s, tickers = self.deployment.settings.ingest.journal_s, math.ceil(self.tickers / self.shards)
+        return self.shards * (min(tickers, int(self.shard_s / every_s)) if every_s else tickers)
 
     @property
     def ranks(self) -> int:
@@ -124,7 +149,7 @@ class Workload:
         """What lies in S3, rows counted uncompressed: at most so much."""
         minutes = self.assumed.sessions_kept * self.assumed.session_min
         bars = minutes * self.tickers * _row_bytes(contract.BARS)
-        bars += self.assumed.sessions_kept * self.shards * _OBJECT_BYTES
+        bars += self.assumed.sessions_kept * (_OBJECT_BYTES + self.tickers * _ANSWER_BYTES)
         predictions = minutes * (self.tickers * _row_bytes(contract.PREDICTIONS) + _OBJECT_BYTES)
         features = self.rows * (_WIDTHS["string"] + _WIDTHS["int64"] + _WIDTHS["double"] * len(contract.FEATURES))
         models = self.assumed.runs_kept * (features + _MODEL_BYTES)

@@ -40,12 +40,12 @@ def batch_job(job: Job, name: str, command: Sequence[str], extra: Mapping[str, A
 
 
 def ingest_states(*, shards: Job, fleet_group: str | None, coverage: str, then: str) -> States:
-    """Scale the fleet, fetch all shards, release the fleet, check the coverage.
+    """Scale the fleet, fetch all shards, merge what they wrote, release the fleet, check the coverage.
 
     fleet_group: the Auto Scaling group of an unmanaged environment; None where Batch scales by itself. An array
-    job has at least two children, so one shard is a plain job.
+    job has at least two children, so one shard is a plain job. The merge is a job like a shard's, on the fleet as long
+    as it is there: it starts at once, and the image is on its instances.
     """
-    after_ingest = "ReleaseFleet" if fleet_group else "CheckCoverage"
     states: States = {}
     if fleet_group:
         states["ScaleFleet"] = _set_fleet(fleet_group, {"DesiredCapacity.$": "$.plan.instances"})
@@ -55,8 +55,9 @@ def ingest_states(*, shards: Job, fleet_group: str | None, coverage: str, then: 
             "Choices": [{"Variable": "$.plan.shards", "NumericEquals": 1, "Next": "IngestShard"}],
             "Default": "IngestShards",
         },
-        "IngestShard": batch_job(shards, "ingest", ["ingest", "--shard", "0"]) | {"Next": after_ingest},
+        "IngestShard": batch_job(shards, "ingest", ["ingest", "--shard", "0"]) | {"Next": "CompactBars"},
         "IngestShards": batch_job(shards, "ingest", ["ingest"], {"ArrayProperties": {"Size.$": "$.plan.shards"}}),
+        "CompactBars": batch_job(shards, "compact", ["ingest", "--only", "compact"]),
     }
     if fleet_group:
         states["ReleaseFleet"] = _set_fleet(fleet_group, {"DesiredCapacity": 0})

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from app import contract
 from app.ingest.plan import read_plan
+from app.ingest.report import TickerReport
 from app.storage import Bucket
 from app.training.gate import decide, promote
 from app.workflow.ingestion import check_coverage, plan_shards
@@ -75,7 +76,7 @@ class Services:
 
     def after_an_earlier_run(self) -> Services:
         """As if run noon had left bars, a dataset and a promoted model; returns itself."""
-        self.market.put(contract.bars_key(_DAY, "0000-of-0001"), b"")
+        self.market.put(contract.bars_key(_DAY, contract.compact_part("r")), b"")
         self.models.put_json(contract.LATEST_DATASET_KEY, {"run_id": _EARLIER})
         self.models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": f"{_EARLIER}-1"})
         return self
@@ -141,6 +142,7 @@ class Services:
             table=self._table(),
             models=self.models,
             now=NOW,
+            sp500=lambda: (),
         )
 
     def _table(self) -> SessionTable:
@@ -149,31 +151,23 @@ class Services:
     def _work(self, job: Mapping[str, Any]) -> None:
         """What a Batch job leaves."""
         run_id = batch_environment(job)[contract.ENV_RUN_ID]
-        match job["ContainerOverrides"]["Command"][0]:
-            case "ingest":
+        match job["ContainerOverrides"]["Command"]:
+            case ["ingest", "--only", "compact"]:
+                self.market.put(contract.bars_key(_DAY, contract.compact_part("r")), b"")
+            case ["ingest", *_]:
                 self._ingest(run_id, job.get("ArrayProperties", {"Size": 1})["Size"])
-            case "dataset":
+            case ["dataset"]:
                 self.models.put_json(contract.LATEST_DATASET_KEY, {"run_id": run_id})
-            case "feed":
+            case ["feed"]:
                 self._serve(run_id)
 
     def _ingest(self, run_id: str, children: int) -> None:
         plan = read_plan(run_id, self.market)
         assert children == len(plan.shards)
-        fetch = {"requests": 5, "retries": 0, "rate_limited": 0}
+        days = {session.day.isoformat(): "complete" for session in plan.sessions}
         for shard in plan.shards:
-            tickers = [
-                {
-                    "ticker": name,
-                    "status": "complete",
-                    "rows": 390,
-                    "missing": {},
-                    "error": "",
-                    "fetch": fetch,
-                    "held": 0,
-                }
-                for name in shard.tickers
-            ]
+            reports = [TickerReport(name, "complete", rows=390, days=days) for name in shard.tickers]
+            tickers = [report.to_json() for report in reports]
             self.market.put_json(contract.manifest_key(run_id, shard.name), {"tickers": tickers})
 
     def _train(self, environ: Mapping[str, str]) -> None:

@@ -71,7 +71,8 @@ def test_every_result_has_a_place_or_is_dropped_by_a_null(any_app: Synthesised) 
         placed = state.get("ResultPath", "$") != "$"
         assert placed or "OutputPath" in state, name
     dropped = {name for name, state in any_app.states("Task").items() if state.get("ResultPath", "$") is None}
-    assert dropped >= {"IngestShard", "IngestShards", "BuildDataset", "TrainModel", "StreamPredictions", "FeedTicks"}
+    jobs = {"IngestShard", "IngestShards", "CompactBars", "BuildDataset", "TrainModel"}
+    assert dropped >= {*jobs, "StreamPredictions", "FeedTicks"}
 
 
 def test_the_tasks_in_a_row_fit_into_the_limit_of_an_execution(default_app: Synthesised) -> None:
@@ -82,7 +83,7 @@ def test_the_tasks_in_a_row_fit_into_the_limit_of_an_execution(default_app: Synt
 
 # --- ways through -------------------------------------------------------------------------------
 
-INGEST = "PlanShards ScaleFleet IngestShards ReleaseFleet CheckCoverage"
+INGEST = "PlanShards ScaleFleet IngestShards CompactBars ReleaseFleet CheckCoverage"
 TRAIN = "TrainModel GateModel PromoteModel"
 SERVE = "CreateCluster StreamPredictions FeedTicks VerifyPredictions ReleaseCluster"
 
@@ -110,7 +111,7 @@ def test_each_phase_runs_when_it_is_asked_for_and_in_order(
 
 def test_a_fleet_that_batch_manages_is_not_scaled(managed_app: Synthesised) -> None:
     assert managed_app.states().keys().isdisjoint({"ScaleFleet", "ReleaseFleet"})
-    expected = f"ValidateInput PlanShards IngestShards CheckCoverage BuildDataset {TRAIN} {SERVE}"
+    expected = f"ValidateInput PlanShards IngestShards CompactBars CheckCoverage BuildDataset {TRAIN} {SERVE}"
     assert sequence(run(managed_app, {})) == expected
 
 

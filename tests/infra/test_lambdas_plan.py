@@ -28,7 +28,9 @@ from app.errors import (
     UniverseError,
     YahooError,
 )
+from app.ingest.counts import FetchCount
 from app.ingest.plan import Plan, read_plan
+from app.ingest.report import TickerReport
 from app.storage import Bucket
 from app.workflow.fleet import ingesting_elsewhere
 from infra.lambda_code import stage
@@ -89,18 +91,19 @@ def start(machine: str, name: str, asked: Any) -> dict[str, Any]:
     return {"input": asked, "execution": {"id": told["executionArn"]}, "machine": machine}
 
 
-def write_manifests(plan: Plan, market: Bucket, **statuses: str) -> None:
+def write_manifests(plan: Plan, market: Bucket, **failed: str) -> None:
+    """As the shards leave them; failed: the errors of tickers that got nothing."""
     for shard in plan.shards:
         tickers = [
-            {
-                "ticker": ticker,
-                "status": statuses.get(ticker, "complete"),
-                "rows": 0 if ticker in statuses else 100,
-                "missing": {},
-                "error": "too busy" if ticker in statuses else "",
-                "fetch": {"requests": 4, "retries": 2, "rate_limited": 1},
-                "held": 0,
-            }
+            TickerReport(
+                ticker,
+                "failed" if ticker in failed else "complete",
+                rows=0 if ticker in failed else 100,
+                days={s.day.isoformat(): "failed" if ticker in failed else "complete" for s in plan.sessions},
+                missing={s.day.isoformat(): s.minutes for s in plan.sessions} if ticker in failed else {},
+                error=failed.get(ticker, ""),
+                fetch=FetchCount(requests=4, retries=2, rate_limited=1),
+            ).to_json()
             for ticker in shard.tickers
         ]
         market.put_json(contract.manifest_key(plan.run_id, shard.name), {"shard": shard.name, "tickers": tickers})
@@ -129,6 +132,7 @@ def test_the_plan_is_made_of_the_order_and_the_fleet_is_as_wide_as_its_shards(
     order["settings"]["ingest"]["shards"] = 100
     order["universe"] = [f"T{i}" for i in range(200)]
     assert handler("plan_shards")(order, None)["instances"] == 3
+    assert read_plan("evening", Bucket("market")).workers == 3  # of 100 shards; they share the budget of requests
 
 
 def test_a_repeated_plan_is_the_same(handler: Callable[[str], Handler], machine: str) -> None:
@@ -162,7 +166,7 @@ def test_without_ingest_only_sessions_that_have_bars_are_planned(
         planned(handler, machine, phases=["dataset"], name="first")
     assert Bucket("market").keys(contract.RUNS_PREFIX) == []
     for day in (date(2026, 3, 20), date(2026, 3, 23)):
-        Bucket("market").put(contract.bars_key(day, "of-another-run"), b"not read")
+        Bucket("market").put(contract.bars_key(day, contract.compact_part("r")), b"not read")
     assert planned(handler, machine, phases=["dataset"], name="second")[1]["sessions"] == 2
     assert planned_days("second") == [20, 23]
 
@@ -197,7 +201,7 @@ def test_coverage_is_judged_published_and_left_as_the_phases_result(
     market = Bucket("market")
     write_manifests(read_plan("evening", market), market)
     digest = handler("check_coverage")(order, None)
-    statuses = {"complete": 3, "partial": 0, "empty": 0, "unknown": 0, "failed": 0}
+    statuses = {"complete": 3, "partial": 0, "delisted": 0, "failed": 0}
     assert digest == {"requested": 3, "statuses": statuses, "rows": 300, "coverage": 1.0, "days": 4}
     published = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert published[contract.METRICS_DIMENSION] == "prod"
@@ -214,7 +218,7 @@ def test_a_low_coverage_is_published_before_it_fails(
 ) -> None:
     order, _ = planned(handler, machine)
     market = Bucket("market")
-    write_manifests(read_plan("evening", market), market, B="failed", C="failed")
+    write_manifests(read_plan("evening", market), market, B="too busy", C="too busy")
     with pytest.raises(YahooError, match="2 of 3 tickers have no complete answer, first B: too busy"):
         handler("check_coverage")(order, None)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])[contract.METRIC_COVERAGE] == pytest.approx(1 / 3)
@@ -229,6 +233,14 @@ def test_a_wrong_input_fails_in_the_first_state(
 ) -> None:
     with pytest.raises(error):
         handler("validate_input")(start(machine, "evening", asked), None)
+
+
+def test_the_first_state_fetches_the_sp500_from_where_its_environment_says(
+    handler: Callable[[str], Handler], machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(contract.ENV_SP500_URL, "file:///constituents.csv")
+    with pytest.raises(SettingsError, match=r"STOCKFLOW_SP500_URL='file:///constituents\.csv' is not https"):
+        handler("validate_input")(start(machine, "evening", {"universe": "sp500"}), None)
 
 
 def test_training_alone_takes_the_dataset_that_was_built_last(handler: Callable[[str], Handler], machine: str) -> None:

@@ -133,7 +133,10 @@ TRAINING, NODES, CONSUMER = "TrainingRole", "InferenceNodeRole", "StorageConsume
 
 
 WRITERS: Mapping[tuple[str, str], set[str]] = {
-    ("Market", contract.bars_key(DAY, "0000-of-0008-ab")): {INGEST},
+    ("Market", contract.bars_key(DAY, contract.shard_part(RUN, "0000-of-0008-ab"))): {INGEST},
+    ("Market", contract.bars_key(DAY, contract.compact_part("r"))): {INGEST},
+    ("Market", contract.answers_key(DAY, contract.compact_part("r"))): {INGEST},
+    ("Market", contract.journal_key(RUN, "0000-of-0008-ab", 0)): {INGEST},
     ("Market", contract.manifest_key(RUN, "0000-of-0008-ab")): {INGEST},
     ("Market", contract.plan_key(RUN)): {function_role("plan_shards")},
     ("Market", contract.coverage_key(RUN)): {function_role("check_coverage")},
@@ -164,17 +167,20 @@ def test_each_key_is_written_by_one_phase(any_app: Synthesised, bucket: str, key
     assert who_may(any_app.permissions, "s3:PutObject", arn) == WRITERS[bucket, key]
 
 
-def test_ingest_writes_bars_and_its_manifests_and_nothing_else(any_app: Synthesised) -> None:
+def test_ingest_writes_bars_and_how_it_got_them_and_nothing_else(any_app: Synthesised) -> None:
     market = f"arn:aws:s3:::{any_app.bucket('Market')}"
     written = {
         (action, resource)
         for permission, action, resource in allowed(any_app.permissions)
         if permission.role == INGEST and action not in {"s3:GetObject", "s3:ListBucket"}
     }
-    keys = ("bars/*", "runs/*/manifests/*.json")
-    assert written == {
-        (f"s3:{verb}", f"{market}/{key}") for verb in ("PutObject", "AbortMultipartUpload") for key in keys
+    passing = ("bars/*", "answers/*", "runs/*/journal/*/*")
+    keys = {
+        "s3:PutObject": (*passing, "runs/*/manifests/*.json"),
+        "s3:AbortMultipartUpload": (*passing, "runs/*/manifests/*.json"),
+        "s3:DeleteObject": passing,
     }
+    assert written == {(action, f"{market}/{key}") for action, found in keys.items() for key in found}
 
 
 def test_predictions_are_read_by_the_consumer_and_by_the_stream_that_makes_them(any_app: Synthesised) -> None:
@@ -189,13 +195,19 @@ def test_predictions_are_read_by_the_consumer_and_by_the_stream_that_makes_them(
     }
 
 
-def test_nothing_is_deleted_but_the_spec_of_a_dataset_that_is_built_anew(any_app: Synthesised) -> None:
+def test_nothing_is_deleted_but_what_is_merged_and_the_spec_of_a_dataset_that_is_built_anew(
+    any_app: Synthesised,
+) -> None:
     deleted = {
         (permission.role, resource)
         for permission, action, resource in allowed(any_app.permissions)
         if re.search(r"s3:(Delete|Put(?!Object$)|BypassGovernance|Replicate|Restore)", action)
     }
-    assert deleted == {(DATASET, f"arn:aws:s3:::{any_app.bucket('Model')}/datasets/*/spec.json")}
+    market, model = (f"arn:aws:s3:::{any_app.bucket(name)}" for name in ("Market", "Model"))
+    assert deleted == {
+        (DATASET, f"{model}/datasets/*/spec.json"),
+        *((INGEST, f"{market}/{key}") for key in ("bars/*", "answers/*", "runs/*/journal/*/*")),
+    }
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_the_project_s_own_context_is_right_and_suits_the_default_fleet() -> Non
         ({"training": {"instances": 2}, "training.instances": "3"}, "training.instances", 3),
         ({"training.instances": "3", "training": {"instances": 2, "processes": 2}}, "training.instances", 3),
         ({"training.instances": "3", "training": {"instances": 2, "processes": 2}}, "training.processes", 2),
-        ({"settings": {"ingest": {"shards": 8}}, "settings.ingest.threads": "4"}, "settings.ingest.shards", 8),
+        ({"settings": {"ingest": {"shards": 8}}, "settings.ingest.in_flight": "4"}, "settings.ingest.shards", 8),
         ({"settings.training": '{"epochs": 8}', "settings.training.batch": "64"}, "settings.training.epochs", 8),
         ({"retain": "false"}, "retain", False),
         ({"universe": "AAPL,MSFT"}, "universe", "AAPL,MSFT"),

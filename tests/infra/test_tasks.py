@@ -36,7 +36,7 @@ def test_what_is_carried_and_passed_on_stays_far_below_its_limits(any_app: Synth
     done = run(any_app, LARGEST)
     assert done.carried_bytes < 64 * 1024  # of 256 KiB
     asked = {task.state: task.parameters for task in done.tasks}
-    for job in ("IngestShards", "BuildDataset", "FeedTicks"):
+    for job in ("IngestShards", "CompactBars", "BuildDataset", "FeedTicks"):
         assert len(json.dumps(asked[job]["ContainerOverrides"])) < 4096  # of 8,192, in which Batch puts some of its own
         assert 2 <= asked["IngestShards"]["ArrayProperties"]["Size"] <= 10_000
     step = asked["StreamPredictions"]["Step"]["HadoopJarStep"]["Args"]
@@ -53,8 +53,8 @@ def test_all_that_costs_money_carries_the_name_by_which_it_is_cleaned_up(default
     done = Services(default_app).run({}, name)
     prefix = job_prefix(done.context["Execution"]["Id"])
     named = {task.state: task.parameters for task in done.tasks}
-    jobs = [named[state]["JobName"] for state in ("IngestShards", "BuildDataset", "FeedTicks")]
-    assert jobs == [f"{prefix}-ingest", f"{prefix}-dataset", f"{prefix}-feed"]
+    jobs = [named[state]["JobName"] for state in ("IngestShards", "CompactBars", "BuildDataset", "FeedTicks")]
+    assert jobs == [f"{prefix}-{word}" for word in ("ingest", "compact", "dataset", "feed")]
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", job) for job in jobs)
     assert named["TrainModel"]["TrainingJobName"].startswith(f"{prefix}-")
     assert named["CreateCluster"]["Name"] == f"stockflow-{prefix}"
@@ -70,7 +70,7 @@ def test_a_batch_job_is_a_command_of_stockflow_with_the_settings_of_the_order(
     any_app: Synthesised, asked: dict[str, Any]
 ) -> None:
     jobs = {state: task for state, task in tasks(any_app, asked).items() if ":batch:" in task.resource}
-    assert len(jobs) == 3
+    assert len(jobs) == 4
     for state, job in jobs.items():
         name, *words = job.parameters["ContainerOverrides"]["Command"]
         cli.commands[name].make_context(name, list(words))
@@ -101,6 +101,15 @@ def test_a_lone_shard_is_told_its_number_which_an_array_s_child_gets_from_batch(
     assert "ArrayProperties" not in one
     assert many["ContainerOverrides"]["Command"] == ["ingest"]
     assert many["ArrayProperties"] == {"Size": 8}
+
+
+def test_bars_are_merged_where_the_shards_ran_by_one_job_of_theirs(default_app: Synthesised) -> None:
+    for asked, shards in (({}, "IngestShards"), (ONE_SHARD, "IngestShard")):
+        jobs = {state: task.parameters for state, task in tasks(default_app, asked).items()}
+        assert jobs["CompactBars"]["ContainerOverrides"]["Command"] == ["ingest", "--only", "compact"]
+        assert "ArrayProperties" not in jobs["CompactBars"]
+        for name in ("JobDefinition", "JobQueue"):
+            assert jobs["CompactBars"][name] == jobs[shards][name]
 
 
 @pytest.mark.parametrize("asked", [{}, {"phases": ["train"]}, LARGEST], ids=["nothing", "train", "largest"])

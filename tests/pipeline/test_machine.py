@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app import contract
+from app.ingest.plan import read_plan
 from embedded.execution import Execution
 from tests.pipeline.grants import check_grants
 from tests.pipeline.stack import Stack, until
@@ -43,6 +44,17 @@ def test_a_second_execution_fetches_nothing_that_is_held(stack: Stack, first_run
     assert (first["held"], second["held"]) == (0, first["rows"])
     assert second["requests"] == 0
     assert second["statuses"] == first["statuses"]
+
+
+def test_a_day_s_bars_are_one_object_and_no_journal_is_left(stack: Stack, first_run: str) -> None:
+    market = stack.bucket("market")
+    plan = read_plan(first_run, market)
+    days = [session.day for session in plan.sessions if any(market.objects(contract.bars_day_prefix(session.day)))]
+    assert len(days) == 5
+    merged = contract.compact_part(first_run)
+    assert market.keys(contract.BARS_PREFIX) == [contract.bars_key(day, merged) for day in days]
+    assert market.keys(contract.ANSWERS_PREFIX) == [contract.answers_key(day, merged) for day in days]
+    assert not [key for shard in plan.shards for key in market.keys(contract.journal_prefix(first_run, shard.name))]
 
 
 def test_a_killed_shard_fails_the_execution_and_the_fleet_is_released(stack: Stack, first_run: str) -> None:
@@ -113,7 +125,7 @@ def test_a_killed_lambda_takes_the_catch(stack: Stack, first_run: str) -> None:
 
 
 def test_an_s3_that_fails_for_a_while_is_waited_for(stack: Stack, first_run: str) -> None:
-    arn = stack.start("ingest", "dataset", universe=["SIM001", "SIM002"])
+    arn = stack.start("ingest", "dataset", universe=["SIM001", "SIM002"], settings={"ingest": {"refetch": True}})
     stack.wait_for_state(arn, "IngestShards")
     stack.fail("s3", 5.0)
     execution = stack.wait(arn)
@@ -124,7 +136,8 @@ def test_an_s3_that_fails_for_a_while_is_waited_for(stack: Stack, first_run: str
 
 
 def test_coverage_under_the_threshold_ends_it_before_the_dataset(stack: Stack, first_run: str) -> None:
-    impatient = {"ingest": {"timeout_s": 0.005, "attempts": 1, "min_coverage": 0.5}}
+    older = 14  # days that nothing is held of, so that they are asked for
+    impatient = {"ingest": {"timeout_s": 0.005, "attempts": 2, "min_coverage": 0.5, "days": older}}
     execution = stack.run("ingest", "dataset", settings=impatient, universe=["SIM002", "SIM003"])
     state, error, cause = failure(execution)
     assert (state, error) == ("CheckCoverage", "YahooError")

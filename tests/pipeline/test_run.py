@@ -22,9 +22,9 @@ ANY_MODEL = ("--set", "gate.min_skill=-1")
 """So short a training is for the way to serving, not for the model."""
 EVERY_STATE = [
     *("ValidateInput", "IfClosed", "Run", "IfPlan", "PlanShards", "IfIngest", "ScaleFleet", "IfOneShard"),
-    *("IngestShards", "ReleaseFleet", "CheckCoverage", "IfDataset", "BuildDataset", "IfTrain", "TrainModel"),
-    *("GateModel", "IfBetter", "PromoteModel", "IfServe", "CreateCluster", "ServeSession", "StreamPredictions"),
-    *("FeedTicks", "VerifyPredictions", "ReleaseCluster", "Finished", "Succeeded"),
+    *("IngestShards", "CompactBars", "ReleaseFleet", "CheckCoverage", "IfDataset", "BuildDataset", "IfTrain"),
+    *("TrainModel", "GateModel", "IfBetter", "PromoteModel", "IfServe", "CreateCluster", "ServeSession"),
+    *("StreamPredictions", "FeedTicks", "VerifyPredictions", "ReleaseCluster", "Finished", "Succeeded"),
 ]
 """Those that the definition enters for {}, but for the one of a single shard."""
 
@@ -55,7 +55,7 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
     ]
     assert all(p["rows"] > 0 and p["wall_s"] > 0 for p in summary["phases"])
     assert summary["tickers_requested"] == 4
-    assert summary["tickers_by_status"] == {"complete": 3, "partial": 1, "empty": 0, "unknown": 0, "failed": 0}
+    assert summary["tickers_by_status"] == {"complete": 3, "partial": 1, "delisted": 0, "failed": 0}
     assert summary["tickers_complete"] == 3
     assert len(summary["days"]) == 9
     assert summary["volume_fault_days"] == ["2026-03-16", "2026-03-17", "2026-03-18", "2026-03-19"]
@@ -133,7 +133,11 @@ def test_a_run_that_fails_says_in_which_state_and_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--tickers", ""], 4, "the universe is empty: name at least one ticker, a file of tickers or dow30"),
+        (
+            ["--tickers", ""],
+            4,
+            "the universe is empty: name at least one ticker, a file of tickers, dow30, sp100 or sp500",
+        ),
         (["--tickers", "AAPL,no good!"], 4, "'good!' is no ticker: use letters, digits, '-', '.', '^' and '='"),
         (["--market", "/no/such/file.parquet"], 6, "embedded Yahoo: /no/such/file.parquet: there is no such file"),
         (["--set", "training.epochs=0"], 2, "setting training.epochs=0: input should be greater than or equal to 1"),

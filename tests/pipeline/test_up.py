@@ -120,6 +120,8 @@ def test_a_stack_is_brought_up_asked_worked_with_and_brought_down(operator: Oper
     assert "the input is no JSON" in first.no_json
     assert first.followed.startswith(first.exported["STATE_MACHINE"].replace(":stateMachine:", ":execution:"))
     assert "CheckCoverage: ended" in first.followed
+    for shown in (first.followed, first.status):
+        assert "coverage: 4 tickers x 5 sessions: 4 complete\ndays: 5 complete\n" in shown
     for shown in (first.name, "SUCCEEDED", "ReleaseFleet"):
         assert shown in first.status
     assert first.logs.count("2/2 tickers") == 2
@@ -140,7 +142,7 @@ def test_what_was_done_is_there_when_it_is_up_again(operator: Operator, first: F
         for queue in batch.describe_job_queues()["jobQueues"]
         for job in batch.list_jobs(jobQueue=queue["jobQueueArn"], jobStatus="SUCCEEDED")["jobSummaryList"]
     ]
-    assert len(listed) == 1
+    assert sorted(name.rpartition("-")[2] for name in listed) == ["compact", "ingest"]
     name, _ = operator.start(follow=True)
     s3 = operator.client("s3")
     (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"] if "storagemarket" in b["Name"])
