@@ -4,6 +4,16 @@ BIN := .venv/bin
 MARKET ?= simulated
 TESTS ?= tests
 STACKS ?= '*-compute'
+# Of bench-ingest, see docs/benchmarks.md.
+TICKERS ?= 100
+DAYS ?= 5
+LATENCY_MS ?= 150
+RATE ?= 50
+IN_FLIGHT ?= 50
+ROUNDS ?= 3
+FAULTS ?= 0.05
+ARMS ?= naive,original,ours,ours_stored,yfinance_client
+WORKERS ?= 1,2,4,8
 TYPED := $(wildcard app embedded scripts benchmarks infra lambdas emr docker tests)
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
@@ -11,10 +21,10 @@ WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 CDK := $(WITH_NODE) node_modules/.bin/cdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos synth emr bootstrap deploy destroy check check-cloud fix clean distclean
+.PHONY: help setup run test chaos bench-ingest bench-scaling synth emr bootstrap deploy destroy check check-cloud fix clean distclean
 
 help: ## list what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install all that is needed (the other targets do it themselves)
 	@python3 scripts/setup.py
@@ -28,9 +38,17 @@ test: setup ## run the tests in TESTS=tests; ARGS='-k name' are passed on to pyt
 chaos: setup ## run the heavy fault tests that `make test` only samples
 	$(BIN)/pytest -m chaos tests $(ARGS)
 
+bench-ingest: setup ## time the ingest against other ways; TICKERS=100 DAYS=5 LATENCY_MS=150 ROUNDS=3 ... change it
+	$(BIN)/python -m benchmarks.ingest --tickers "$(TICKERS)" --days "$(DAYS)" --latency-ms "$(LATENCY_MS)" \
+	  --rate "$(RATE)" --in-flight "$(IN_FLIGHT)" --rounds "$(ROUNDS)" --faults "$(FAULTS)" --arms "$(ARMS)" \
+	  --workers "$(WORKERS)"
+
 node_modules: package.json package-lock.json | setup
 	$(WITH_NODE) $(BIN)/npm ci --silent
 	@touch node_modules
+
+bench-scaling: setup ## measure how ingest scales to ARGS='--tickers 10000 --shards 100'
+	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 synth: setup node_modules ## write the CloudFormation templates into cdk.out; ARGS='-c NAME=VALUE' are passed on
 	$(CDK) synth --quiet $(ARGS)
