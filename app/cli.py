@@ -124,6 +124,8 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
     from app.sessions import recent_sessions
     from app.storage import Bucket
 
+    if only and shard is not None:
+        raise click.UsageError(f"--only {only} and --shard {shard} are two steps: name one")
     market = Bucket(phase.place.market_bucket)
     settings = phase.settings.ingest
     yahoo_url = phase.environ.get(contract.ENV_YAHOO_URL)
@@ -144,7 +146,7 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
             *(phase.place.run_id, tickers, market, sessions),
             shards=settings.shards,
             request_days=settings.request_days,
-            at_once=settings.processes,
+            at_once=0 if only else settings.processes,  # a plan alone is for a fleet
         )
     if only == "plan":
         click.echo(f"{len(plan.shards)} shards -> s3://{market.name}/{contract.plan_key(plan.run_id)}")
@@ -153,7 +155,7 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
         clock_text = phase.environ.get(contract.ENV_NOW)
         run_shards(plan, market.name, settings, yahoo_url, clock_text, phase.report, phase.say)
     if only != "coverage":
-        gone = compact_days(market, plan.run_id, plan.sessions, phase.report)
+        gone = compact_days(market, plan.sessions, phase.report)
         click.echo(f"ingest: {gone} parts of days merged")
     if only == "compact":
         return

@@ -146,22 +146,26 @@ def bars_day_prefix(day: date) -> str:
     return f"{BARS_PREFIX}dt={day.isoformat()}/"
 
 
-_COMPACT: Final = "-compact"
+_COMPACT: Final = "compact-"
 
 
-def compact_part(run_id: str) -> str:
-    """The part of a day into which a run merges all others. Two that merge at a time leave two, and lose nothing."""
-    return f"{run_id}{_COMPACT}"
+def compact_part(digest: str) -> str:
+    """The part into which others of a day were merged.
+
+    Its content names it (app.ingest.parts): no key is ever given other bars, so who deletes a part that was merged
+    deletes what was read.
+    """
+    return f"{_COMPACT}{digest}"
 
 
 def is_compact(part: str) -> bool:
-    """Whether it was merged from others."""
-    return part.endswith(_COMPACT)
+    """Whether it was merged from others: a shard's part ends in the shard's name."""
+    return part.startswith(_COMPACT) and "-of-" not in part
 
 
-def shard_part(run_id: str, shard: str) -> str:
-    """The part of a day that one shard of one run writes."""
-    return f"{run_id}-{shard}"
+def shard_part(run_id: str, shard: str, digest: str) -> str:
+    """A part of a day that one shard of one run writes; its content names it too."""
+    return f"{run_id}-{shard}-{digest}"
 
 
 def bars_key(day: date, part: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +13,19 @@ from app import contract
 from app.errors import StorageError
 from app.storage import Bucket
 
+PARQUET_TYPE: Final = "application/vnd.apache.parquet"
+
 
 def put_table(bucket: Bucket, key: str, table: pa.Table) -> None:
     """Write a table as one zstd Parquet object."""
+    bucket.put(key, parquet(table), PARQUET_TYPE)
+
+
+def parquet(table: pa.Table) -> bytes:
+    """A table as zstd Parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    bucket.put(key, sink.getvalue(), "application/vnd.apache.parquet")
+    return sink.getvalue()
 
 
 def get_table(bucket: Bucket, key: str, columns: Sequence[str] | None = None) -> pa.Table:

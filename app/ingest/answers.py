@@ -17,7 +17,7 @@ from app import contract
 from app.errors import ObjectMissing
 from app.ingest.minutes import held_from_text, missing_text
 from app.sessions import Session
-from app.storage import Bucket
+from app.storage import Bucket, to_json
 
 _SETTLED_AFTER_S = 15 * 60
 """Bars are final so long after the close; Yahoo's quotes are up to 15 minutes late."""
@@ -89,9 +89,13 @@ def read_answers(
 def read_part(market: Bucket, key: str) -> dict[str, DayAnswer]:
     """The answers of one stored part; none when it is gone, merged into another."""
     try:
-        stored: dict[str, list[Any]] = market.get_json(key)
+        return answers_of(market.get_json(key))
     except ObjectMissing:
         return {}
+
+
+def answers_of(stored: Mapping[str, Sequence[Any]]) -> dict[str, DayAnswer]:
+    """The inverse of part_body, of its parsed JSON."""
     return {
         ticker: DayAnswer(int(asked), bool(sure), str(missing)) for ticker, (asked, sure, missing) in stored.items()
     }
@@ -106,6 +110,17 @@ def backed(answers: Mapping[str, DayAnswer], minutes: int, *, with_bars: bool) -
     }
 
 
+def joined_by_day(
+    earlier: Mapping[date, DayAnswer], later: Mapping[date, DayAnswer], minutes: Mapping[date, int]
+) -> dict[date, DayAnswer]:
+    """Both, of one ticker. minutes: of each day's session; other days count for nothing."""
+    joined = {day: answer for day, answer in earlier.items() if day in minutes}
+    for day, answer in later.items():
+        if day in minutes:
+            joined[day] = joined[day].joined(answer, minutes[day]) if day in joined else answer
+    return joined
+
+
 def join_parts(parts: Iterable[Mapping[str, DayAnswer]], minutes: int) -> dict[str, DayAnswer]:
     """The answers of several parts of one day; minutes: of its session."""
     joined: dict[str, DayAnswer] = {}
@@ -115,10 +130,10 @@ def join_parts(parts: Iterable[Mapping[str, DayAnswer]], minutes: int) -> dict[s
     return joined
 
 
-def put_part(market: Bucket, key: str, answers: Mapping[str, DayAnswer]) -> None:
-    """Store the answers of one part, one line a ticker."""
+def part_body(answers: Mapping[str, DayAnswer]) -> bytes:
+    """What is stored of the answers of one part; read by read_part."""
     lines = {
         ticker: [answers[ticker].asked_ts, int(answers[ticker].sure), answers[ticker].missing]
         for ticker in sorted(answers)
     }
-    market.put_json(key, lines)
+    return to_json(lines)

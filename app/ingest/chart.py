@@ -40,6 +40,10 @@ class Refused(YahooError):
     """Yahoo says that the request itself is wrong: asking again is useless."""
 
 
+class NoData(YahooError):
+    """Yahoo says that it has nothing of the ticker in this time: it was not listed yet."""
+
+
 class Delisted(UniverseError):
     """Yahoo says that it has no such symbol, any more or at all."""
 
@@ -63,6 +67,9 @@ class RawBars:
         return RawBars(
             self.ts[rows], self.open[rows], self.high[rows], self.low[rows], self.close[rows], self.volume[rows]
         )
+
+
+NO_ROWS = RawBars(np.array([], np.int64), *(np.array([], np.float64) for _ in range(5)))
 
 
 class _Meta(msgspec.Struct):
@@ -135,7 +142,9 @@ def parse_chart(body: bytes, ticker: str) -> RawBars:
     return RawBars(ts, *(np.array(column, np.float64) for column in columns))
 
 
-def refusal(status: int, body: bytes, ticker: str, retry_after_s: float = 0.0) -> PassingFailure | Refused | Delisted:
+def refusal(
+    status: int, body: bytes, ticker: str, retry_after_s: float = 0.0
+) -> PassingFailure | Refused | NoData | Delisted:
     """What an answer with an HTTP status other than 200 means.
 
     Delisted only when Yahoo says so: a 404 of anybody else, of a proxy say, is a failure that passes.
@@ -149,13 +158,17 @@ def refusal(status: int, body: bytes, ticker: str, retry_after_s: float = 0.0) -
     if error is not None and status in _FOR_GOOD:
         if status == _NOT_FOUND and error.code == "Not Found":
             return Delisted(f"{ticker}: {error.words()}")
+        if status == _BAD_REQUEST and error.words().startswith(_NO_DATA):
+            return NoData(f"{ticker}: {error.words()}")
         return Refused(f"{ticker}: Yahoo refuses the request for good: {error.words()}")
     return PassingFailure(f"{ticker}: status {status}", retry_after_s)
 
 
 _TOO_MANY = frozenset({429, 999})
+_BAD_REQUEST = 400
+_NO_DATA = "Data doesn't exist for"
 _NOT_FOUND = 404
-_FOR_GOOD = frozenset({400, _NOT_FOUND, 422})
+_FOR_GOOD = frozenset({_BAD_REQUEST, _NOT_FOUND, 422})
 
 
 def _decode(body: bytes, ticker: str) -> _Document:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
+from types import MappingProxyType
 
 from app.clock import Clock
 from app.errors import YahooError
-from app.ingest.answers import DayAnswer
+from app.ingest.answers import Answers, DayAnswer, joined_by_day
 from app.ingest.chart import Delisted
 from app.ingest.counts import FetchCount
 from app.ingest.direct_client import DirectClient
@@ -26,6 +27,7 @@ from app.ingest.yfinance_client import YFinanceClient
 from app.sessions import Session
 from app.settings import IngestSettings
 
+_NOTHING: Mapping[date, DayAnswer] = MappingProxyType({})
 _CLIENTS: Mapping[str, type[DirectClient | YFinanceClient]] = {"direct": DirectClient, "yfinance": YFinanceClient}
 
 
@@ -48,19 +50,21 @@ def collect_shard(
     *,
     yahoo_url: str | None,
     clock: Clock,
-    held: Mapping[str, Mapping[date, DayAnswer]] | None = None,
+    held: Answers | None = None,
+    begun: Answers | None = None,
     on_ticker: Callable[[Collected], None] = lambda collected: None,
 ) -> dict[str, Collected]:
     """Fetch what is not held of a shard's tickers, in the order of the shard.
 
-    held: earlier answers, see app.ingest.answers. on_ticker: called as each ticker is finished.
+    held: answers of earlier runs; begun: of this one, before it was killed. on_ticker: called as each ticker is
+    finished.
     """
 
     async def collect() -> dict[str, Collected]:
         make = _CLIENTS[settings.client]
         async with make(Elsewhere.at(yahoo_url), in_flight=settings.in_flight, timeout_s=settings.timeout_s) as client:
             fetcher = Fetcher(client, settings, clock, Pacer(settings.rate_per_s / plan.workers))
-            return await collect_tickers(plan, shard.tickers, fetcher, held or {}, on_ticker)
+            return await collect_tickers(plan, shard.tickers, fetcher, held or {}, begun or {}, on_ticker)
 
     return asyncio.run(collect())
 
@@ -69,13 +73,14 @@ async def collect_tickers(
     plan: Plan,
     tickers: Sequence[str],
     fetcher: Fetcher,
-    held: Mapping[str, Mapping[date, DayAnswer]],
+    held: Answers,
+    begun: Answers,
     on_ticker: Callable[[Collected], None],
 ) -> dict[str, Collected]:
     """As collect_shard, with a fetcher of one's own."""
 
     async def one(ticker: str) -> Collected:
-        collected = await collect_ticker(plan, ticker, fetcher, held.get(ticker, {}))
+        collected = await collect_ticker(plan, ticker, fetcher, held.get(ticker, {}), begun.get(ticker, {}))
         on_ticker(collected)
         return collected
 
@@ -87,10 +92,18 @@ async def collect_tickers(
     return {ticker: task.result() for ticker, task in tasks.items()}
 
 
-async def collect_ticker(plan: Plan, ticker: str, fetcher: Fetcher, held: Mapping[date, DayAnswer]) -> Collected:
+async def collect_ticker(
+    plan: Plan,
+    ticker: str,
+    fetcher: Fetcher,
+    held: Mapping[date, DayAnswer],
+    begun: Mapping[date, DayAnswer] = _NOTHING,
+) -> Collected:
     """One ticker: its fresh bars, what was answered about the days that were asked for, and its report."""
     share = fetcher.settings.complete_share
-    spans = wanted_spans(plan, {} if fetcher.settings.refetch else held, share)
+    minutes = {session.day: session.minutes for session in plan.sessions}
+    before = joined_by_day(held, begun, minutes)
+    spans = wanted_spans(plan, begun if fetcher.settings.refetch else before, share)
     count = FetchCount()
     answered = await asyncio.gather(*(_answer(fetcher, ticker, span, count) for span in spans))
     answers: dict[date, DayAnswer] = {}
@@ -107,11 +120,7 @@ async def collect_ticker(plan: Plan, ticker: str, fetcher: Fetcher, held: Mappin
         else:
             status: Status = "delisted" if isinstance(outcome, Delisted) else "failed"
             errors |= {session.day: (status, str(outcome)) for session in span}
-    minutes = {session.day: session.minutes for session in plan.sessions}
-    known = {
-        **held,
-        **{day: held[day].joined(answer, minutes[day]) if day in held else answer for day, answer in answers.items()},
-    }
+    known = joined_by_day(before, answers, minutes)
     report = make_report(ticker, plan.sessions, plan.closed_days, known, errors, share, count)
     report.held = sum(int(held_from_text(held[day].missing, minutes[day]).sum()) for day in minutes if day in held)
     report.faults = dict(faults)

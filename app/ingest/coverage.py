@@ -116,7 +116,7 @@ def _days_before_data(plan: Plan, tickers: Sequence[Mapping[str, Any]]) -> list[
     early: list[str] = []
     for session in plan.sessions if served else ():
         day = session.day.isoformat()
-        if not all(t["missing"].get(day) == session.minutes for t in served):
+        if not all(t["days"][day] == "partial" and t["missing"].get(day) == session.minutes for t in served):
             break
         early.append(day)
     return early

@@ -6,6 +6,7 @@ import atexit
 import re
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from app.ingest.yahoo_session import YahooSession
 
 NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 """What yfinance raises on a page that it does not expect."""
+_ONE_AT_A_TIME = threading.Lock()
+"""yfinance has one session for the whole process."""
 _CRUMB = re.compile(r"[^\s<>{}]{1,64}")
 """What may be one: yfinance takes whatever it is answered for a crumb, `Too Many Requests` too, and keeps it."""
 
@@ -51,6 +54,11 @@ def obtain(session: YahooSession, timeout_s: float, refused: Credentials | None 
 
     Blocks for its two requests, the first time for its import too. Without an answer there are no credentials.
     """
+    with _ONE_AT_A_TIME:
+        return _obtain(session, timeout_s, refused)
+
+
+def _obtain(session: YahooSession, timeout_s: float, refused: Credentials | None) -> Credentials:
     prepare_yfinance()
     from peewee import PeeweeException  # noqa: PLC0415
     from yfinance.cache import get_cookie_cache  # noqa: PLC0415

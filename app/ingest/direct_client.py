@@ -27,6 +27,8 @@ _HOST = "https://query2.finance.yahoo.com"
 _CONSENT_HOST = "consent.yahoo.com"
 _BUFFER_BYTES = 512 * 1024
 """An answer of a week has 180 kB: one call from curl rather than a dozen."""
+_MOST_BYTES = 32 * 1024 * 1024
+"""No answer has a hundredth of it."""
 _OK = 200
 _REFUSED_CREDENTIALS = frozenset({401, 403})
 
@@ -56,9 +58,12 @@ class DirectClient:
         self._curl: AsyncSession[Any] = AsyncSession(
             impersonate="chrome",
             max_clients=self._in_flight,
-            curl_options={CurlOpt.BUFFERSIZE: _BUFFER_BYTES, **self._elsewhere.options()},
+            curl_options={
+                CurlOpt.BUFFERSIZE: _BUFFER_BYTES,
+                CurlOpt.MAXFILESIZE_LARGE: _MOST_BYTES,
+                **self._elsewhere.options(),
+            },
         )
-        self._obtain(None)
         return self
 
     async def __aexit__(
@@ -69,8 +74,10 @@ class DirectClient:
     async def ask(self, ticker: str, span: Span, count: FetchCount) -> DirectReply:
         """What Yahoo replies about `ticker` and `span`, asked once.
 
-        Raises PassingFailure, of which RateLimited is a kind, Refused and Delisted.
+        Raises PassingFailure, of which RateLimited is a kind, Refused, NoData and Delisted.
         """
+        if self._obtaining is None:
+            self._obtain(None)
         carried = self._credentials
         asked = {"period1": span.start_ts, "period2": span.end_ts, "interval": "1m", "includePrePost": "false"}
         if carried.crumb:
@@ -84,7 +91,9 @@ class DirectClient:
             raise PassingFailure(f"{ticker}: {type(exc).__name__}: {exc}") from exc
         if answer.status_code in _REFUSED_CREDENTIALS or _CONSENT_HOST in answer.url:
             await self._renew(carried)
-            raise PassingFailure(f"{ticker}: Yahoo refused cookie or crumb ({answer.status_code})")
+            raise PassingFailure(
+                f"{ticker}: Yahoo refused cookie or crumb ({answer.status_code})", retry_after_s(answer.headers)
+            )
         if answer.status_code != _OK:
             raise refusal(answer.status_code, answer.content, ticker, retry_after_s(answer.headers))
         return DirectReply(ticker, answer.content)

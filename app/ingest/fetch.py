@@ -11,9 +11,9 @@ from typing import Protocol
 
 from app.clock import Clock
 from app.errors import YahooError
-from app.ingest.chart import Delisted, PassingFailure, RateLimited, RawBars, Refused
+from app.ingest.chart import NO_ROWS, Delisted, NoData, PassingFailure, RateLimited, RawBars, Refused
 from app.ingest.counts import FetchCount
-from app.ingest.pacing import Pacer
+from app.ingest.pacing import Pacer, PauseTooLong
 from app.ingest.plan import Span
 from app.ingest.screening import Screened, screen
 from app.ingest.ticker_bars import TickerBars, latest
@@ -101,41 +101,47 @@ class Fetcher:
                 count.rate_limited += 1
                 count.retries += 1
                 self._lose_patience(ticker, ": 429 Too Many Requests")
+            except PauseTooLong as exc:
+                raise YahooError(f"{ticker}: {exc}, longer than ingest.patience_s") from exc
             except PassingFailure as exc:
+                self.pacer.failed()
+                if exc.retry_after_s:
+                    self.pacer.pause(exc.retry_after_s)
                 failures += 1
                 if failures >= self.settings.attempts:
                     raise YahooError(f"{ticker}: {failures} attempts failed, last: {_cause(exc, ticker)}") from exc
                 count.retries += 1
-                await self._back_off(failures - 1, exc.retry_after_s)
+                await self._back_off(failures - 1)
 
     async def _once(
         self, ticker: str, span: Span, sessions: Sequence[Session], count: FetchCount
     ) -> tuple[Screened, int]:
         """The slot is free again before the reply is read, so that the next request is on its way meanwhile."""
         async with self._slots:
-            turn = await self.pacer.turn()
+            turn = await self.pacer.turn(self.settings.patience_s)
             asked_ts = self.clock().timestamp()
             try:
-                reply = await self.client.ask(ticker, span, count)
+                reply: Reply | None = await self.client.ask(ticker, span, count)
             except RateLimited as exc:
                 self.pacer.refused(turn, exc.retry_after_s)
                 raise
+            except NoData:
+                reply = None
             except (Delisted, Refused):
                 self.pacer.answered()
                 raise
         await asyncio.sleep(0)
-        raw = reply.read()
+        raw = reply.read() if reply else NO_ROWS
         self.pacer.answered()
         return screen(raw, sessions, asked_ts, self.settings.complete_share), int(asked_ts)
 
     def _lose_patience(self, ticker: str, why: str = "") -> None:
         patience_s = self.settings.patience_s
-        if self.pacer.silent_s() > patience_s:
+        if self.pacer.fruitless_s() > patience_s:
             raise YahooError(f"{ticker}: no answer from Yahoo in more than {patience_s:g} s{why}")
 
-    async def _back_off(self, failures: int, at_least_s: float = 0.0) -> None:
-        longest_s = min(_MAX_BACKOFF_S, self.settings.backoff_s * 2**failures)
-        await self.sleep(at_least_s + longest_s * self.jitter())
+    async def _back_off(self, failures: int) -> None:
+        await self.sleep(min(_MAX_BACKOFF_S, self.settings.backoff_s * 2**failures) * self.jitter())
 
 
 def _cause(exc: Exception, ticker: str) -> str:

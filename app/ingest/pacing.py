@@ -19,7 +19,7 @@ _BURST_S = 0.5
 """Tokens of so many seconds may be spent at once."""
 _DECREASE = 0.95
 """Of the rate at which answers came: they tell the limit, so little is left to give up."""
-_INCREASE_PER_S = 0.01
+_INCREASE_PER_S = 0.003
 """Of the current rate, each second after a refusal ..."""
 _CAUTION_S = 10.0
 """... for so long, then ..."""
@@ -31,7 +31,7 @@ _TELLING_S = 1.0
 """... this."""
 _MEMORY_S = 10.0
 """Time over which answers are counted to tell the rate at which they came."""
-_RANDOM_SHARE = 0.02
+_RANDOM_SHARE = 0.005
 """Refusals for each answer that stop the worker for a while but tell no limit."""
 _ENOUGH = 5
 """With fewer answers the rate is halved instead, from ..."""
@@ -41,9 +41,17 @@ _LEAST_PER_S = 0.2
 _PAUSE_S = 1.0
 """First pause after a refusal that asks for none; doubled with each refusal in a row."""
 _LONGEST_PAUSE_S = 30.0
+_DOUBLINGS = 10
 _ROUNDING = 1e-6
 _SPREAD = 0.1
 """Workers that were refused together come back within this share of the pause of each other."""
+
+
+class PauseTooLong(Exception):
+    """The server wants to be left alone for longer than anybody here waits."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Yahoo asks for a pause of {seconds:.0f} s")
 
 
 class Pacer:
@@ -61,10 +69,10 @@ class Pacer:
         self._limit_per_s = limit_per_s or math.inf
         self._rate_per_s = self._limit_per_s
         self._clock_s, self._sleep, self._jitter = clock_s, sleep, jitter
-        self._started_s = self._counted_s = self._answered_s = clock_s()
+        self._started_s = self._counted_s = self._failing_s = clock_s()
         self._tokens = self._capacity()
-        self._resume_s = self._slowed_s = -math.inf
-        self._slowdowns = self._in_a_row = 0
+        self._resume_s = self._asked_until_s = self._slowed_s = -math.inf
+        self._slowdowns = self._in_a_row = self._failures = 0
         self._to_be_set = self._searching = False
         self._answers: deque[float] = deque()
         self._refusals: deque[float] = deque()
@@ -75,31 +83,58 @@ class Pacer:
         """Requests a second that are given turns now; infinite while there is neither a budget nor a refusal."""
         return self._rate_per_s
 
-    def silent_s(self) -> float:
-        """Seconds since the last answer, or since the start."""
-        return self._clock_s() - self._answered_s
+    @property
+    def pause_s(self) -> float:
+        """Seconds for which the server still wants to be left alone."""
+        return max(0.0, self._asked_until_s - self._clock_s())
 
-    async def turn(self) -> int:
-        """Wait for leave to send one request; returns the turn's age, which `refused` wants back."""
+    def fruitless_s(self) -> float:
+        """Seconds since the first of several failures in a row, without an answer between; 0 after an answer.
+
+        Time in which nothing was sent because the worker's own rate is low is no sign of a server that is gone, so
+        it takes some failures, not time alone.
+        """
+        return self._clock_s() - self._failing_s if self._failures >= _ENOUGH else 0.0
+
+    async def turn(self, longest_pause_s: float = math.inf) -> int:
+        """Wait for leave to send one request; returns the turn's age, which `refused` wants back.
+
+        Raises PauseTooLong when the server asked for a longer pause than that.
+        """
         async with self._queue:
             while (wait_s := self._wait_s()) > 0:
+                if self.pause_s > longest_pause_s:
+                    raise PauseTooLong(self.pause_s)
                 await self._sleep(wait_s)
             self._tokens -= 1
             return self._slowdowns
 
     def answered(self) -> None:
         """The server answered a request, whatever it said, but did not refuse it."""
-        now_s = self._answered_s = self._clock_s()
-        self._in_a_row = 0
+        now_s = self._clock_s()
+        self._in_a_row = self._failures = 0
         self._answers.append(now_s)
         while self._answers[0] < now_s - _MEMORY_S:
             self._answers.popleft()
+
+    def failed(self) -> None:
+        """A request got no answer that can be used."""
+        if not self._failures:
+            self._failing_s = self._clock_s()
+        self._failures += 1
+
+    def pause(self, seconds: float) -> None:
+        """The server asked for a pause, whatever else it said."""
+        now_s = self._clock_s()
+        self._asked_until_s = max(self._asked_until_s, now_s + seconds)
+        self._resume_s = max(self._resume_s, now_s + seconds * (1 + _SPREAD * self._jitter()))
 
     def refused(self, turn: int, retry_after_s: float) -> None:
         """The server refused the request of this turn and asked to wait so long, 0 when it asked for nothing.
 
         Each of them stops the worker; only more than a few slow it down, once for all that were on their way together.
         """
+        self.failed()
         now_s = self._clock_s()
         self._refill(now_s)
         if turn == self._slowdowns:
@@ -111,9 +146,11 @@ class Pacer:
                 self._slowed_s = now_s
                 self._to_be_set = True
                 self._refusals.clear()
-        longest_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** (self._in_a_row - 1))
-        pause_s = retry_after_s * (1 + _SPREAD * self._jitter()) if retry_after_s else longest_s * self._jitter()
-        self._resume_s = max(self._resume_s, now_s + pause_s)
+        if retry_after_s:
+            self.pause(retry_after_s)
+        else:
+            longest_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(self._in_a_row - 1, _DOUBLINGS))
+            self._resume_s = max(self._resume_s, now_s + longest_s * self._jitter())
 
     def _is_the_limit(self, now_s: float) -> bool:
         """Whether refusals are more than the few that a server without a limit gives at random."""
@@ -134,7 +171,7 @@ class Pacer:
         else:
             self._rate_per_s = min(self._rate_per_s, _BLIND_PER_S) / 2
             self._searching = True
-        self._rate_per_s = max(_LEAST_PER_S, self._rate_per_s)
+        self._rate_per_s = max(min(_LEAST_PER_S, self._limit_per_s), self._rate_per_s)
         self._tokens = min(self._tokens, self._capacity())
 
     def _wait_s(self) -> float:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.queues import SimpleQueue
 from typing import get_args
 
@@ -83,6 +84,8 @@ def _run_processes(
         try:
             for job in jobs:
                 job.result()
+            finished.put(None)  # not after a worker was killed: it may have taken the queue's lock with it
+            watcher.join()
         except BrokenProcessPool as exc:
             raise YahooError("an ingest worker was killed: start the phase again, what is stored is kept") from exc
         except BaseException:
@@ -91,8 +94,6 @@ def _run_processes(
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            finished.put(None)
-            watcher.join()
 
 
 def is_last_attempt(environ: Mapping[str, str]) -> bool:
@@ -195,4 +196,5 @@ def _work(
 
 def _watch(finished: SimpleQueue[tuple[str, str] | None], tally: Tally) -> None:
     while (ended := finished.get()) is not None:
-        tally.count(*ended)
+        with suppress(OSError):  # nobody reads what is said, but the workers must be heard out
+            tally.count(*ended)

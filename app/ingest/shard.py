@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from app import contract
 from app.clock import Clock
-from app.errors import ObjectMissing
-from app.ingest.answers import backed, join_parts, put_part, read_answers, read_part
-from app.ingest.bars import get_bars, latest_bars, to_table
+from app.ingest.answers import joined_by_day, read_answers
+from app.ingest.bars import to_table
 from app.ingest.collect import Collected, collect_shard
-from app.ingest.journal import Journal
+from app.ingest.journal import Fetched, Journal
+from app.ingest.parts import put_part
 from app.ingest.plan import Plan, Shard
 from app.ingest.report import TickerReport
+from app.ingest.ticker_bars import latest
 from app.sessions import Session
 from app.settings import IngestSettings
 from app.storage import Bucket
-from app.tables import put_table
 
 
 def ingest_shard(
@@ -36,35 +38,28 @@ def ingest_shard(
     rest. on_ticker: called as each ticker is finished.
     """
     journal = Journal(market, plan.run_id, shard.name)
-    days = {*(session.day.isoformat() for session in plan.sessions), *plan.closed_days}
-    collected = {ticker: one for ticker, one in journal.read().items() if one.report.days.keys() == days}
-    for one in collected.values():
-        on_ticker(one.report)
-    rest = Shard(shard.name, tuple(ticker for ticker in shard.tickers if ticker not in collected))
-    unwritten: list[Collected] = []
-    written_s = time.monotonic()
+    begun = journal.read()
+    with _Journalist(journal, settings.journal_s) as journalist:
 
-    def finished(one: Collected) -> None:
-        nonlocal written_s
-        on_ticker(one.report)
-        unwritten.append(one)
-        if time.monotonic() - written_s >= settings.journal_s:
-            journal.add(unwritten)
-            unwritten.clear()
-            written_s = time.monotonic()
+        def finished(one: Collected) -> None:
+            on_ticker(one.report)
+            ticker = one.report.ticker
+            if one.answers:  # the journal's newest entry of a ticker counts alone
+                journalist.take(ticker, _joined(plan, begun.get(ticker), one))
 
-    collected |= collect_shard(
-        plan,
-        rest,
-        settings,
-        yahoo_url=yahoo_url,
-        clock=clock,
-        held=read_answers(market, plan.sessions, rest.tickers),
-        on_ticker=finished,
-    )
-    part = contract.shard_part(plan.run_id, shard.name)
+        collected = collect_shard(
+            plan,
+            shard,
+            settings,
+            yahoo_url=yahoo_url,
+            clock=clock,
+            held=read_answers(market, plan.sessions, shard.tickers),
+            begun={ticker: one.answers for ticker, one in begun.items()},
+            on_ticker=finished,
+        )
+    fetched = {ticker: _joined(plan, begun.get(ticker), one) for ticker, one in collected.items()}
     for session in plan.sessions:  # one after another: two at a time take 100 MB more and no less time
-        _write_day(market, session, part, collected)
+        _write_day(market, session, partial(contract.shard_part, plan.run_id, shard.name), fetched)
     reports = [collected[ticker].report for ticker in shard.tickers]
     market.put_json(
         contract.manifest_key(plan.run_id, shard.name),
@@ -74,18 +69,48 @@ def ingest_shard(
     return reports
 
 
-def _write_day(market: Bucket, session: Session, part: str, collected: Mapping[str, Collected]) -> None:
-    """Overwrite one day's part; what only the stored one holds is kept. The answers come after their bars."""
-    fresh = to_table({ticker: one.bars.between(session.open_ts, session.close_ts) for ticker, one in collected.items()})
-    answers = {ticker: one.answers[session.day] for ticker, one in collected.items() if session.day in one.answers}
-    if not answers:
-        return
-    bars_key, answers_key = contract.bars_key(session.day, part), contract.answers_key(session.day, part)
-    try:
-        fresh, with_bars = latest_bars([get_bars(market, bars_key), fresh]), True
-    except ObjectMissing:  # the first time
-        with_bars = False
-    if len(fresh):
-        put_table(market, bars_key, fresh)
-    known = backed(read_part(market, answers_key), session.minutes, with_bars=with_bars)
-    put_part(market, answers_key, join_parts([known, answers], session.minutes))
+class _Journalist:
+    """Writes what is finished into the journal now and then, beside the requests; an error of it ends the shard."""
+
+    def __init__(self, journal: Journal, every_s: float) -> None:
+        self._journal, self._every_s = journal, every_s
+        self._unwritten: dict[str, Fetched] = {}
+        self._written_s = time.monotonic()
+        self._writing: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    def __enter__(self) -> _Journalist:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        if self._writing is not None and error[0] is None:
+            self._writing.result()
+
+    def take(self, ticker: str, one: Fetched) -> None:
+        """Remember it, and write if it is time and the entry before is written."""
+        self._unwritten[ticker] = one
+        busy = self._writing is not None and not self._writing.done()
+        if busy or time.monotonic() - self._written_s < self._every_s:
+            return
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._thread.submit(self._journal.add, self._unwritten)
+        self._unwritten = {}
+        self._written_s = time.monotonic()
+
+
+def _joined(plan: Plan, begun: Fetched | None, one: Collected) -> Fetched:
+    """What was fetched of a ticker before the shard was killed, and after."""
+    if begun is None:
+        return Fetched(one.bars, one.answers)
+    minutes = {session.day: session.minutes for session in plan.sessions}
+    return Fetched(latest([begun.bars, one.bars]), joined_by_day(begun.answers, one.answers, minutes))
+
+
+def _write_day(market: Bucket, session: Session, name: Callable[[str], str], fetched: Mapping[str, Fetched]) -> None:
+    """Write one day's part, unless nothing was asked about it."""
+    answers = {ticker: one.answers[session.day] for ticker, one in fetched.items() if session.day in one.answers}
+    if answers:
+        bars = {ticker: one.bars.between(session.open_ts, session.close_ts) for ticker, one in fetched.items()}
+        put_part(market, session, to_table(bars), answers, name)

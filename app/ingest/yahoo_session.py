@@ -14,11 +14,10 @@ from urllib.parse import urlsplit, urlunsplit
 from curl_cffi import CurlOpt, requests
 
 from app import contract
+from app.clock import system_clock
 from app.errors import SettingsError
 
 CHART_PATH = "/v8/finance/chart/"
-_LONGEST_RETRY_AFTER_S = 120.0
-"""Whoever asks for a longer wait is better met by a failed attempt, and a later run, than by a worker asleep."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,14 @@ def retry_after_s(headers: Mapping[str, str | None]) -> float:
     try:
         seconds = float(text or 0)
     except ValueError:
-        seconds = _until(text, headers.get("Date") or "")
-    return 0.0 if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+        seconds = _until(text, headers.get("Date"))
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _until(date: str, sent: str) -> float:
-    """From the answer's own date to another: the server's clock need not be ours."""
+def _until(date: str, sent: str | None) -> float:
+    """From the answer's own date to another, since the server's clock need not be ours; else from now."""
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(sent)).total_seconds()
+        since = parsedate_to_datetime(sent) if sent else system_clock()
+        return (parsedate_to_datetime(date) - since).total_seconds()
     except (TypeError, ValueError, OverflowError):
         return 0.0

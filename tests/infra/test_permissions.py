@@ -133,7 +133,7 @@ TRAINING, NODES, CONSUMER = "TrainingRole", "InferenceNodeRole", "StorageConsume
 
 
 WRITERS: Mapping[tuple[str, str], set[str]] = {
-    ("Market", contract.bars_key(DAY, contract.shard_part(RUN, "0000-of-0008-ab"))): {INGEST},
+    ("Market", contract.bars_key(DAY, contract.shard_part(RUN, "0000-of-0008-ab", "0a1b"))): {INGEST},
     ("Market", contract.bars_key(DAY, contract.compact_part("r"))): {INGEST},
     ("Market", contract.answers_key(DAY, contract.compact_part("r"))): {INGEST},
     ("Market", contract.journal_key(RUN, "0000-of-0008-ab", 0)): {INGEST},

@@ -51,9 +51,11 @@ def test_a_day_s_bars_are_one_object_and_no_journal_is_left(stack: Stack, first_
     plan = read_plan(first_run, market)
     days = [session.day for session in plan.sessions if any(market.objects(contract.bars_day_prefix(session.day)))]
     assert len(days) == 5
-    merged = contract.compact_part(first_run)
-    assert market.keys(contract.BARS_PREFIX) == [contract.bars_key(day, merged) for day in days]
-    assert market.keys(contract.ANSWERS_PREFIX) == [contract.answers_key(day, merged) for day in days]
+    bars, answers = market.keys(contract.BARS_PREFIX), market.keys(contract.ANSWERS_PREFIX)
+    parts = [contract.part_of(key) for key in bars]
+    assert all(contract.is_compact(part) for part in parts)
+    assert bars == [contract.bars_key(day, part) for day, part in zip(days, parts, strict=True)]
+    assert answers == [contract.answers_key(day, part) for day, part in zip(days, parts, strict=True)]
     assert not [key for shard in plan.shards for key in market.keys(contract.journal_prefix(first_run, shard.name))]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import contract
-from app.ingest.answers import DayAnswer, join_parts, put_part, read_answers, read_part
+from app.ingest.answers import DayAnswer, join_parts, joined_by_day, part_body, read_answers, read_part
 from app.ingest.bars import empty_bars
 from app.ingest.minutes import held_from_text
 from app.storage import Bucket
@@ -79,13 +79,30 @@ def test_parts_join_by_ticker() -> None:
     assert join_parts([], 10) == {}
 
 
+def test_days_of_a_ticker_join_and_those_without_a_session_count_for_nothing() -> None:
+    minutes = {FIRST.day: 10, SECOND.day: 10}
+    early = {FIRST.day: DayAnswer(1, True, "0-4"), THIRD.day: DayAnswer(1, True, "")}
+    late = {FIRST.day: DayAnswer(2, False, "5-9"), SECOND.day: DayAnswer(2, True, "")}
+    assert joined_by_day(early, late, minutes) == {
+        FIRST.day: DayAnswer(2, False, ""),
+        SECOND.day: DayAnswer(2, True, ""),
+    }
+    assert joined_by_day(late, late | early, {THIRD.day: 5}) == {THIRD.day: DayAnswer(1, True, "")}
+    assert (len(early), len(late)) == (2, 2)
+
+
 # --- stored --------------------------------------------------------------------------------------
 
 
 def test_a_part_is_read_as_it_was_put() -> None:
     market, part = bucket(), {"B": DayAnswer(7, False, "0-3,9"), "A": DayAnswer(8, True, "")}
-    put_part(market, "answers/dt=2025-12-01/r-s.json", part)
+    market.put("answers/dt=2025-12-01/r-s.json", part_body(part))
     assert read_part(market, "answers/dt=2025-12-01/r-s.json") == part
+
+
+def test_the_order_of_tickers_makes_no_other_part() -> None:
+    one, other = DayAnswer(7, False, "0-3,9"), DayAnswer(8, True, "")
+    assert part_body({"B": one, "A": other}) == part_body({"A": other, "B": one}) != part_body({"A": one, "B": other})
 
 
 def test_a_part_that_is_gone_says_nothing() -> None:
@@ -93,7 +110,7 @@ def test_a_part_that_is_gone_says_nothing() -> None:
 
 
 def store(market: Bucket, part: str, answers: Mapping[str, DayAnswer], day: int = 0, *, bars: bool = True) -> None:
-    put_part(market, contract.answers_key(SESSIONS[day].day, part), answers)
+    market.put(contract.answers_key(SESSIONS[day].day, part), part_body(answers))
     if bars:
         put_table(market, contract.bars_key(SESSIONS[day].day, part), empty_bars())
 
@@ -146,7 +163,7 @@ def test_a_part_that_is_merged_while_it_is_looked_for_is_asked_for_again_at_wors
 ) -> None:
     market = Bucket("market")
     store(market, "a-s", {"A": DayAnswer(1, True, "")})
-    put_part(market, contract.answers_key(FIRST.day, "b-s"), {})
+    market.put(contract.answers_key(FIRST.day, "b-s"), part_body({}))
     read = s3.get_object
 
     def get_after_another_has_merged(**call: str) -> object:

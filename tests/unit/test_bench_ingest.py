@@ -159,7 +159,7 @@ def test_a_sustained_rate_is_of_answers_between_the_first_and_the_last_one() -> 
         outcome=outcome, statuses={"200": 500, "429": 7}, charts=507, first_chart_s=100.0, last_chart_s=110.0
     )
     found = rate_figures(one, 50)
-    assert (found["sustained_per_s"], found["sustained_share"], found["share_without_burst"]) == (50, 1.0, 0.9)
+    assert (found["sustained_per_s"], found["sustained_share"], found["share_with_burst"]) == (50, 0.9, 1.0)
     assert (found["answers_429"], found["rate_limited"], found["tickers_lost"]) == (7, 7, 0)
 
 

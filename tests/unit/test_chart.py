@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import UniverseError, YahooError
-from app.ingest.chart import Delisted, Malformed, PassingFailure, RateLimited, Refused, parse_chart, refusal
+from app.ingest.chart import Delisted, Malformed, NoData, PassingFailure, RateLimited, Refused, parse_chart, refusal
 from app.ingest.screening import screen
 from tests.charts import (
     COLUMNS,
@@ -246,6 +246,7 @@ NOT_FOUND = refusal_body("Not Found", "No data found, symbol may be delisted")
 BODIES = {
     "not found": NOT_FOUND,
     "no words": refusal_body("Not Found"),
+    "no data": refusal_body("Bad Request", "Data doesn't exist for startDate = 1764599400, endDate = 1764601200"),
     "bad request": refusal_body("Bad Request", "Invalid input"),
     "unauthorized": refusal_body("Unauthorized", "Invalid Crumb"),
     "no code": b'{"chart": {"result": null, "error": {"description": "Not Found"}}}',
@@ -276,17 +277,33 @@ def test_a_404_in_nobodys_words_passes(kind: str) -> None:
 @pytest.mark.parametrize("kind", BODIES)
 def test_each_status_with_each_body_has_one_meaning(status: int, kind: str) -> None:
     error = refusal(status, BODIES[kind], TICKER, retry_after_s=7.5)
-    yahoo_refuses = kind in {"not found", "no words", "bad request", "unauthorized", "no code"}
+    yahoo_refuses = kind in {"not found", "no words", "no data", "bad request", "unauthorized", "no code"}
     meaning: type[Exception] = PassingFailure
     if status in {429, 999}:
         meaning = RateLimited
     elif status == 404 and kind in {"not found", "no words"}:
         meaning = Delisted
+    elif status == 400 and kind == "no data":
+        meaning = NoData
     elif status in {400, 404, 422} and yahoo_refuses:
         meaning = Refused
     assert type(error) is meaning
     assert str(error).startswith("AAPL: ")
     assert not isinstance(error, PassingFailure) or error.retry_after_s == 7.5
+
+
+def test_yahoos_400_that_it_has_no_data_of_a_time_is_no_refusal_of_the_question() -> None:
+    error = refusal(400, BODIES["no data"], TICKER)
+    assert type(error) is NoData
+    assert str(error) == "AAPL: Data doesn't exist for startDate = 1764599400, endDate = 1764601200"
+    assert not isinstance(error, PassingFailure | Refused | Delisted)
+
+
+@pytest.mark.parametrize(
+    "said", ["Invalid input", "1m data doesn't exist", "No. Data doesn't exist for startDate = 1, endDate = 2", ""]
+)
+def test_other_words_of_a_400_refuse_the_question(said: str) -> None:
+    assert type(refusal(400, refusal_body("Bad Request", said), TICKER)) is Refused
 
 
 def test_what_yahoo_refuses_for_good_is_said_in_its_words() -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from app import __version__, contract
 from app.cli import cli, main
 from app.ingest import collect
-from app.ingest.plan import make_plan
+from app.ingest.plan import make_plan, read_plan
 from app.sessions import sessions_between
 from app.storage import Bucket
 from app.tables import put_table
@@ -148,6 +148,8 @@ def test_a_wrong_clock_is_told(stockflow: Stockflow, monkeypatch: pytest.MonkeyP
         (["predict"], "No such command 'predict'"),
         (["feed", "--speed", "fast"], "'fast' is not a valid float"),
         (["ingest", "--shard", "1"], "the plan of run r has shards 0 to 0, not 1"),
+        (["ingest", "--only", "plan", "--shard", "0"], "--only plan and --shard 0 are two steps: name one"),
+        (["ingest", "--only", "compact", "--shard", "0"], "--only compact and --shard 0 are two steps: name one"),
     ],
 )
 def test_wrong_usage_has_status_2(stockflow: Stockflow, arguments: list[str], message: str) -> None:
@@ -220,7 +222,9 @@ def test_the_ingest_leaves_one_object_a_day_a_coverage_and_a_result(stockflow: S
     assert ended.out.splitlines()[-1].startswith("ingest: 1,560 rows in ")
     market = Bucket("market")
     days = [date(2025, 12, 1), date(2025, 12, 2)]
-    assert market.keys(contract.BARS_PREFIX) == [contract.bars_key(day, contract.compact_part("r")) for day in days]
+    keys = market.keys(contract.BARS_PREFIX)
+    assert [key.rpartition("/")[0] for key in keys] == [f"bars/dt={day.isoformat()}" for day in days]
+    assert all(contract.is_compact(contract.part_of(key)) for key in keys)
     result = market.get_json(contract.result_key("r", "ingest"))
     assert result["statuses"] == {"complete": 2, "partial": 0, "delisted": 0, "failed": 0}
     assert (result["rows"], result["held"], result["requests"]) == (1560, 0, 2)
@@ -269,6 +273,15 @@ def test_each_step_of_the_ingest_can_be_taken_alone(stockflow: Stockflow, yahoo:
     assert not market.exists(contract.coverage_key("r"))
     assert stockflow(*INGEST, "--only", "coverage").status == 0
     assert market.get_json(contract.result_key("r", "ingest"))["rows"] == 1560
+
+
+def test_a_plan_made_alone_shares_the_requests_among_all_shards(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    one_process = (*INGEST, "--tickers", "A,B", "--set", "ingest.processes=1")
+    assert stockflow(*one_process, "--only", "plan").status == 0
+    plan = read_plan("r", Bucket("market"))
+    assert plan.workers == len(plan.shards) == 2
+    assert stockflow(*one_process, "--run-id", "r2").status == 0
+    assert read_plan("r2", Bucket("market")).workers == 1
 
 
 def test_a_step_that_needs_a_plan_says_so(stockflow: Stockflow) -> None:

@@ -22,9 +22,9 @@ DAY = date(2025, 11, 28)
     ("key", "expected"),
     [
         (contract.bars_key(DAY, "r-0001-of-0002-ab"), "bars/dt=2025-11-28/r-0001-of-0002-ab.parquet"),
-        (contract.bars_key(DAY, contract.compact_part("r")), "bars/dt=2025-11-28/r-compact.parquet"),
-        (contract.answers_key(DAY, contract.compact_part("r")), "answers/dt=2025-11-28/r-compact.json"),
-        (contract.shard_part("r", "0001-of-0002-ab"), "r-0001-of-0002-ab"),
+        (contract.bars_key(DAY, contract.compact_part("0a1b")), "bars/dt=2025-11-28/compact-0a1b.parquet"),
+        (contract.answers_key(DAY, contract.compact_part("0a1b")), "answers/dt=2025-11-28/compact-0a1b.json"),
+        (contract.shard_part("r", "0001-of-0002-ab", "0a1b"), "r-0001-of-0002-ab-0a1b"),
         (contract.ticks_key("r", DAY, 1764340200000, 7), "ticks/r/dt=2025-11-28/1764340200000-000007.parquet"),
         (contract.plan_key("r"), "runs/r/plan.json"),
         (contract.journal_key("r", "s", 7), "runs/r/journal/s/000007.parquet"),
@@ -51,14 +51,15 @@ def test_tick_keys_ascend_with_time(instants: list[int]) -> None:
     assert all(key.startswith(contract.ticks_prefix("run")) for key in keys)
 
 
-@pytest.mark.parametrize("part", ["compact", "r-0001-of-0002-ab", "v1.2-0001-of-0002-ab"])
+@pytest.mark.parametrize("part", ["compact-0a1b", "r-0001-of-0002-ab-0a1b", "v1.2-0001-of-0002-ab-0a1b"])
 def test_keys_of_bars_and_answers_tell_their_part(part: str) -> None:
     assert contract.part_of(contract.bars_key(DAY, part)) == contract.part_of(contract.answers_key(DAY, part)) == part
 
 
-def test_no_shard_of_any_run_writes_the_part_into_which_all_are_merged() -> None:
-    assert contract.is_compact(contract.compact_part("r"))
-    assert not contract.is_compact(contract.shard_part("r-compact", "0000-of-0001-0a1b2c3d"))
+@pytest.mark.parametrize("run_id", ["r", "compact", "compact-0a1b", "r-compact"])
+def test_no_shard_of_any_run_writes_a_part_into_which_others_are_merged(run_id: str) -> None:
+    assert contract.is_compact(contract.compact_part("0a1b"))
+    assert not contract.is_compact(contract.shard_part(run_id, "0000-of-0001-0a1b2c3d", "0a1b"))
 
 
 @given(st.lists(st.integers(0, 99_999), min_size=2, max_size=10, unique=True))

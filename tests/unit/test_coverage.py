@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,12 +28,17 @@ STRICT: dict[str, Any] = {"min_coverage": 1.0, "on_delisted": "fail"}
 ERRORS: dict[Status, str] = {"failed": "too busy", "delisted": "symbol may be delisted"}
 
 
-def told(ticker: str, status: Status = "complete", missing: dict[str, int] | None = None) -> TickerReport:
+def told(
+    ticker: str,
+    status: Status = "complete",
+    missing: dict[str, int] | None = None,
+    failed: Sequence[Session] = SESSIONS[-1:],
+) -> TickerReport:
     """A ticker's report with so many minutes missing at the beginning of these days.
 
-    Of one that failed the last day has no answer, of one that is delisted none.
+    Of one that failed these days (the last) have no answer, of one that is delisted none.
     """
-    lost = {"failed": SESSIONS[-1:], "delisted": SESSIONS}.get(status, ())
+    lost = {"failed": failed, "delisted": SESSIONS}.get(status, ())
     lacking = {day: f"0-{minutes - 1}" for day, minutes in (missing or {}).items()}
     answers = {s.day: DayAnswer(1, True, lacking.get(s.day.isoformat(), "")) for s in SESSIONS if s not in lost}
     errors = {session.day: (status, f"{ticker}: {ERRORS[status]}") for session in lost}
@@ -140,6 +146,22 @@ def test_a_ticker_whose_first_bar_is_later_than_that_of_others_is_partial_in_the
 def test_a_first_day_that_one_ticker_has_and_a_later_day_that_none_has_stay() -> None:
     coverage = covered(told("A", "partial", {MONDAY: 390}), told("B", missing={FRIDAY: 390, MONDAY: 390}))
     assert (coverage["days_before_data"], coverage["days"]) == ([], list(DAYS))
+
+
+def test_a_first_day_on_which_requests_failed_is_no_day_before_data() -> None:
+    failed = told("A", "failed", failed=SESSIONS[:1]), told("B", "failed", failed=SESSIONS[:1])
+    coverage = covered(*failed, min_coverage=0)
+    assert (coverage["days_before_data"], coverage["days"]) == ([], list(DAYS))
+    assert coverage["by_day"][FRIDAY] == {"failed": 2}
+    assert (coverage["statuses"]["failed"], coverage["coverage"]) == (2, 0)
+
+
+def test_one_request_that_failed_leaves_open_whether_a_day_has_data() -> None:
+    first, later = told("A", missing={FRIDAY: 390}), told("B", "failed", {FRIDAY: 390}, failed=SESSIONS[1:2])
+    assert covered(first, later, min_coverage=0.5)["days_before_data"] == [FRIDAY]
+    coverage = covered(first, told("B", "failed", failed=SESSIONS[:1]), min_coverage=0.5)
+    assert coverage["days_before_data"] == []
+    assert coverage["by_day"][FRIDAY] == {"partial": 1, "failed": 1}
 
 
 def test_tickers_without_any_bar_do_not_say_when_the_data_begin() -> None:

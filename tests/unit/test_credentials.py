@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from app.ingest import credentials as credentials_of_yahoo
 from app.ingest.credentials import Credentials, obtain, prepare_yfinance
 from app.ingest.yahoo_session import Elsewhere, YahooSession
 from tests.yahoo_server import CRUMB_PATH, Answer, LocalYahoo, refusal
@@ -57,6 +60,38 @@ def test_credentials_that_another_one_has_renewed_meanwhile_are_taken_as_they_ar
     obtain(session, 5)
     assert obtain(session, 5, refused=Credentials("an older one")).crumb == "cr.umb"
     assert yahoo.counts[CRUMB_PATH] == 1
+
+
+def test_of_many_threads_whose_crumb_was_refused_one_renews_it_and_the_others_take_what_it_got(
+    yahoo: LocalYahoo,
+) -> None:
+    crumbs = iter(["first", "second", *(f"one too many, {i}" for i in range(8))])
+    yahoo.pages[CRUMB_PATH] = lambda asked: Answer(next(crumbs))
+    session = session_to(yahoo)
+    first = obtain(session, 5)
+    with ThreadPoolExecutor(8) as threads:
+        renewed = list(threads.map(lambda _: obtain(session, 5, refused=first), range(8)))
+    assert [credentials.crumb for credentials in renewed] == ["second"] * 8
+    assert yahoo.counts[CRUMB_PATH] == 2
+
+
+def test_only_one_thread_at_a_time_asks_yfinance(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = 0, 0
+
+    def alone() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        raise InterruptedError
+
+    monkeypatch.setattr(credentials_of_yahoo, "prepare_yfinance", alone)
+    session = YahooSession(Elsewhere("http", 9, "127.0.0.1"))
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(obtain, session, 1) for _ in range(8)]
+    assert {type(one.exception()) for one in asking} == {InterruptedError}  # which leaves the way free for the next
+    assert most == 1
 
 
 @pytest.mark.parametrize(

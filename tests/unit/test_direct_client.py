@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import socketserver
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from app.ingest import direct_client
-from app.ingest.chart import Delisted, Malformed, PassingFailure, RateLimited, RawBars, Refused
+from app.ingest.chart import Delisted, Malformed, NoData, PassingFailure, RateLimited, RawBars, Refused
 from app.ingest.counts import FetchCount
 from app.ingest.credentials import Credentials
 from app.ingest.direct_client import DirectClient
@@ -46,7 +49,7 @@ def asked_once(yahoo: LocalYahoo, count: FetchCount | None = None, *, timeout_s:
 
 def error_of(yahoo: LocalYahoo, answer: Answer, *, timeout_s: float = 5.0) -> Exception:
     yahoo.chart = lambda asked: answer
-    with pytest.raises((PassingFailure, Refused, Delisted)) as caught:
+    with pytest.raises((PassingFailure, Refused, NoData, Delisted)) as caught:
         asked_once(yahoo, timeout_s=timeout_s)
     return caught.value
 
@@ -142,6 +145,64 @@ def test_how_long_a_server_asks_to_wait_is_told(yahoo: LocalYahoo, status: int, 
     assert (type(error).__name__, error.retry_after_s) == (name, 7)
 
 
+@pytest.mark.parametrize("seconds", [0, 300])
+def test_a_server_that_refuses_cookie_or_crumb_may_ask_to_wait_too(yahoo: LocalYahoo, seconds: int) -> None:
+    error = error_of(yahoo, Answer(UNAUTHORIZED.body, 401, {"Retry-After": str(seconds)}))
+    assert isinstance(error, PassingFailure)
+    assert error.retry_after_s == seconds
+
+
+@contextmanager
+def server_of(head: str, body: bytes) -> Iterator[str]:
+    """The address of a server that says the same to whatever it is asked, and hangs up."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            with suppress(ConnectionError):  # who has read enough hangs up first
+                self.request.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + body)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+MIB = 1024 * 1024
+PACKED = gzip.compress(bytes(33 * MIB), 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (f"Content-Length: {33 * MIB}", b"{"),
+        ("Connection: close", bytes(33 * MIB)),
+        (f"Content-Encoding: gzip\r\nContent-Length: {len(PACKED)}", PACKED),
+    ],
+    ids=["told", "untold", "packed"],
+)
+def test_a_body_of_more_than_32_mib_is_not_read_and_passes(head: str, body: bytes) -> None:
+    yahoo = LocalYahoo()
+    with server_of(head, body) as yahoo.url, pytest.raises(PassingFailure, match=r"^AAPL: .*file size") as caught:
+        asked_once(yahoo)
+    assert type(caught.value) is PassingFailure
+
+
+def test_a_long_body_of_less_is_read(yahoo: LocalYahoo) -> None:
+    yahoo.chart = lambda asked: Answer(BARS.body + " " * (31 * MIB))
+    assert asked_once(yahoo).ts.tolist() == AT
+
+
+def test_a_time_before_the_ticker_was_listed_has_no_data(yahoo: LocalYahoo) -> None:
+    said = "Data doesn't exist for startDate = 1764599400, endDate = 1764601200"
+    error = error_of(yahoo, Answer(refusal("Bad Request", said), 400))
+    assert (type(error), str(error)) == (NoData, f"AAPL: {said}")
+
+
 def test_a_404_with_yahoos_own_words_is_a_delisted_ticker(yahoo: LocalYahoo) -> None:
     body = refusal("Not Found", "No data found, symbol may be delisted")
     error = error_of(yahoo, Answer(body, 404))
@@ -189,6 +250,30 @@ async def rounds(client: DirectClient, times: int, requests: int = 8) -> list[li
         )
         outcomes.append([type(one).__name__ for one in found])
     return outcomes
+
+
+def test_who_asks_for_nothing_sends_no_request_at_all(yahoo: LocalYahoo) -> None:
+    async def wait(client: DirectClient) -> None:
+        await asyncio.sleep(0.3)
+
+    with_client(yahoo, wait)
+    assert yahoo.asked == []
+    assert "yahoo-credentials" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_cookie_and_crumb_are_asked_for_once_with_the_first_requests(yahoo: LocalYahoo) -> None:
+    Guarded(yahoo, ["cr.umb"], {None, "cr.umb"}, UNAUTHORIZED)
+
+    async def ask(client: DirectClient) -> None:
+        await rounds(client, 3)
+        for _ in range(100):
+            if yahoo.counts[CRUMB_PATH]:
+                break
+            await asyncio.sleep(0.05)
+        await rounds(client, 3)
+
+    with_client(yahoo, ask)
+    assert yahoo.counts[CRUMB_PATH] == 1
 
 
 def test_requests_do_not_wait_for_cookie_and_crumb_and_carry_them_once_they_are_there(yahoo: LocalYahoo) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from app.errors import YahooError
-from app.ingest.chart import Delisted, Malformed, PassingFailure, RateLimited, RawBars, Refused
+from app.ingest.chart import Delisted, Malformed, NoData, PassingFailure, RateLimited, RawBars, Refused
 from app.ingest.counts import FetchCount
 from app.ingest.fetch import Answer, Client, Fetcher
 from app.ingest.pacing import Pacer
@@ -30,6 +30,7 @@ SHORT, SHORTER = WHOLE.part(slice(0, 40)), WHOLE.part(slice(0, 30))
 LATER = utc(SECOND.close_ts + 3600)
 DROPPED = PassingFailure("A: the connection ended")
 BUSY = RateLimited("A: 429 Too Many Requests")
+NOT_LISTED = NoData("A: Data doesn't exist for startDate = 1, endDate = 2")
 
 
 class Asked:
@@ -113,6 +114,20 @@ def test_a_ticker_without_any_bar_is_asked_twice_and_then_believed() -> None:
     assert (len(answer.bars), answer.sure, asked.count.verified) == (0, True, 1)
 
 
+def test_a_ticker_that_was_not_listed_then_is_asked_twice_and_has_no_bars() -> None:
+    asked = Asked(NOT_LISTED, attempts=2)
+    answer = asked.answer()
+    assert (len(answer.bars), answer.sure, answer.faults) == (0, True, {})
+    assert asked.count == FetchCount(requests=2, verified=1)
+
+
+def test_a_ticker_that_is_listed_after_all_has_its_bars() -> None:
+    asked = Asked(NOT_LISTED, WHOLE)
+    answer = asked.answer()
+    assert answer.bars.same_as(WHOLE)
+    assert (answer.sure, asked.count) == (True, FetchCount(requests=2, verified=1))
+
+
 # --- retries -------------------------------------------------------------------------------------
 
 
@@ -142,10 +157,13 @@ def test_the_jitter_is_full_from_nothing_to_the_whole_back_off(jitter: float, sh
     assert asked.waits_s == [2 * share, 4 * share, 8 * share]
 
 
-def test_what_a_failing_server_asks_for_comes_before_the_back_off() -> None:
-    asked = Asked(PassingFailure("A: status 503", retry_after_s=7), WHOLE, backoff_s=2)
+@pytest.mark.parametrize(("retry_after_s", "wait_s"), [(7, 7), (0.5, 1)])
+def test_a_failing_server_is_left_alone_for_what_it_asks_or_the_back_off_whichever_is_longer(
+    retry_after_s: float, wait_s: float
+) -> None:
+    asked = Asked(PassingFailure("A: status 503", retry_after_s=retry_after_s), WHOLE, backoff_s=2)
     asked.answer()
-    assert asked.waits_s == [7 + 1]
+    assert asked.waits_s == [wait_s]
 
 
 @pytest.mark.parametrize("word", [Delisted("A: No data found, symbol may be delisted"), Refused("A: too old")])
@@ -183,16 +201,78 @@ def test_a_429_stops_the_requests_of_all_tickers() -> None:
     assert min(asked_s[4:]) > 30  # one more may be on its way when the third is read
 
 
+@pytest.mark.parametrize("attempts", [2, 20])
+def test_a_failing_server_that_asks_for_a_pause_stops_the_requests_of_all_tickers(attempts: int) -> None:
+    async def fetch() -> list[float]:
+        busy = PassingFailure("A: status 503", retry_after_s=30)
+        client = ScriptedClient(busy, WHOLE, busy, WHOLE)
+        fetcher = make_fetcher(client, IngestSettings(in_flight=1, attempts=attempts))
+        await asyncio.gather(*(fetcher.fetch(ticker, (FIRST,), FetchCount()) for ticker in "ABC"))
+        return client.asked_s
+
+    asked_s = run_in_virtual_time(fetch())
+    assert len(asked_s) == 5
+    assert [round(at_s) for at_s in asked_s] == [0, 30, 30, 60, 60]
+
+
+def test_the_pause_that_the_last_attempt_was_asked_for_holds_for_the_other_tickers() -> None:
+    async def fetch() -> list[float]:
+        busy = PassingFailure("A: status 503", retry_after_s=30)
+        client = ScriptedClient(busy, busy, WHOLE)
+        fetcher = make_fetcher(client, IngestSettings(attempts=2))
+        with pytest.raises(YahooError, match="A: 2 attempts failed, last: status 503"):
+            await fetcher.fetch("A", (FIRST,), FetchCount())
+        await fetcher.fetch("B", (FIRST,), FetchCount())
+        return client.asked_s
+
+    assert run_in_virtual_time(fetch()) == [0, 30, 60]
+
+
 def test_a_worker_that_is_refused_for_too_long_gives_up_and_says_why() -> None:
     asked = Asked(RateLimited("A: 429", retry_after_s=50), patience_s=120)
     assert asked.error() == "A: no answer from Yahoo in more than 120 s: 429 Too Many Requests"
-    assert asked.client.asked_s == [0, 50, 100, 150]
+    assert asked.client.asked_s == [0, 50, 100, 150, 200]  # the fifth failure tells
 
 
 def test_a_worker_without_any_answer_for_too_long_gives_up_whatever_the_reason() -> None:
-    asked = Asked(DROPPED, latency_s=10, attempts=20, backoff_s=0, patience_s=35)
-    assert asked.error() == "A: no answer from Yahoo in more than 35 s"
-    assert asked.count.requests == 4
+    asked = Asked(DROPPED, latency_s=10, attempts=20, backoff_s=0, patience_s=55)
+    assert asked.error() == "A: no answer from Yahoo in more than 55 s"
+    assert asked.client.asked_s == [0, 10, 20, 30, 40, 50, 60]  # 50 s after the first failure, and once more
+
+
+@pytest.mark.parametrize("kind", [RateLimited, PassingFailure])
+def test_a_pause_that_is_longer_than_the_patience_fails_all_tickers_at_once_and_nothing_more_is_sent(
+    kind: type[PassingFailure],
+) -> None:
+    async def fetch() -> tuple[list[str], list[float], float]:
+        client = ScriptedClient(WHOLE, kind("B: busy", retry_after_s=7200), WHOLE)
+        fetcher = make_fetcher(client, IngestSettings(in_flight=1, patience_s=120))
+        tickers = (fetcher.fetch(ticker, (FIRST,), FetchCount()) for ticker in "ABCD")
+        found = await asyncio.gather(*tickers, return_exceptions=True)
+        return [str(one) for one in found[1:]], client.asked_s, asyncio.get_running_loop().time()
+
+    errors, asked_s, ended_s = run_in_virtual_time(fetch())
+    assert errors == [f"{name}: Yahoo asks for a pause of 7200 s, longer than ingest.patience_s" for name in "BCD"]
+    assert (asked_s, ended_s) == ([0, 0], 0)
+
+
+def test_a_pause_as_long_as_the_patience_is_waited_for() -> None:
+    asked = Asked(RateLimited("A: 429", retry_after_s=120), WHOLE, patience_s=120)
+    assert asked.answer().sure
+    assert asked.waits_s == [120]
+
+
+@pytest.mark.parametrize("failure", [PassingFailure("A: status 500"), BUSY])
+def test_a_worker_that_may_ask_once_in_200_s_loses_no_ticker_to_one_failure(failure: PassingFailure) -> None:
+    async def fetch() -> tuple[list[bool], list[float]]:
+        client = ScriptedClient(WHOLE, failure, WHOLE)
+        fetcher = make_fetcher(client, IngestSettings(patience_s=120), rate_per_s=1 / 200)
+        answers = await asyncio.gather(*(fetcher.fetch(ticker, (FIRST,), FetchCount()) for ticker in "ABCD"))
+        return [answer.sure for answer in answers], client.asked_s
+
+    sure, asked_s = run_in_virtual_time(fetch())
+    assert sure == [True] * 4
+    assert asked_s == pytest.approx([0, 200, 400, 600, 800])
 
 
 def test_any_answer_to_any_ticker_renews_the_patience() -> None:

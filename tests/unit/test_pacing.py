@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.ingest.pacing import Pacer
+from app.ingest.pacing import Pacer, PauseTooLong
 from benchmarks.virtual_time import run_in_virtual_time
 from embedded.yahoo.faults import TokenBucket
 
@@ -78,10 +78,10 @@ def test_a_few_refusals_at_random_stop_the_worker_and_tell_no_limit() -> None:
     async def run() -> tuple[Pacer, float]:
         clock_s, rng = asyncio.get_running_loop().time, random.Random(1)
         pacer = Pacer(clock_s=clock_s, jitter=rng.random)
-        for _ in range(3_000):
+        for _ in range(6_000):
             turn = await pacer.turn()
             await asyncio.sleep(0.005)
-            if rng.random() < 0.007:
+            if rng.random() < 0.002:
                 pacer.refused(turn, 1)
             else:
                 pacer.answered()
@@ -89,7 +89,7 @@ def test_a_few_refusals_at_random_stop_the_worker_and_tell_no_limit() -> None:
 
     pacer, took_s = run_in_virtual_time(run())
     assert pacer.rate_per_s > 150  # of the 200 a second that one after another can be
-    assert 15 + 10 < took_s < 15 + 40  # each of some twenty refusals is a pause of a second
+    assert 30 + 5 < took_s < 30 + 30  # each of some twelve refusals is a pause of a second
 
 
 # --- against a server that enforces a limit ------------------------------------------------------
@@ -295,7 +295,7 @@ def test_the_rate_grows_slowly_at_first_and_faster_later_up_to_the_budget_and_ne
         rates.append(worker.pacer.rate_per_s)
     steps = [later / earlier for earlier, later in pairwise(rates)]
     assert rates[0] == pytest.approx(0.95 * 10)
-    assert steps[:9] == pytest.approx([1.01] * 9)
+    assert steps[:9] == pytest.approx([1.003] * 9)
     assert steps[10:15] == pytest.approx([1.1] * 5)
     assert max(rates) == rates[-1] == 20
 
@@ -308,12 +308,120 @@ def test_the_rate_never_falls_to_nothing() -> None:
     assert worker.pacer.rate_per_s >= 0.2
 
 
-def test_silence_lasts_since_the_last_answer() -> None:
+@pytest.mark.parametrize("budget_per_s", [1 / 200, 0.1])
+def test_a_refusal_never_makes_a_worker_faster_than_its_share_of_the_budget(budget_per_s: float) -> None:
+    worker = paced(budget_per_s)
+    worker.pacer.refused(worker.turn(), 1)
+    assert worker.wait_s() == pytest.approx(1 / budget_per_s)
+    assert worker.pacer.rate_per_s == budget_per_s
+
+
+def test_thousands_of_refusals_in_a_row_that_ask_for_nothing_are_half_a_minute_apart() -> None:
+    worker = paced(budget_per_s=50, jitter=1.0)
+
+    async def refuse(times: int) -> None:
+        for _ in range(times):
+            worker.pacer.refused(await worker.pacer.turn(), 0)
+
+    asyncio.run(refuse(2_000))
+    assert worker.time.now_s == pytest.approx(1 + 2 + 4 + 8 + 16 + 1_994 * 30)
+    assert worker.wait_s() == pytest.approx(30)
+
+
+# --- pauses and patience -------------------------------------------------------------------------
+
+
+def test_a_pause_that_the_server_asks_for_stops_the_worker_and_does_not_slow_it_down() -> None:
+    worker = paced(budget_per_s=50)
+    assert worker.pacer.pause_s == 0
+    worker.pacer.pause(7)
+    assert worker.pacer.pause_s == 7
+    worker.time.now_s += 2
+    assert worker.pacer.pause_s == 5
+    assert worker.wait_s() == pytest.approx(5)
+    assert (worker.pacer.pause_s, worker.pacer.rate_per_s) == (0, 50)
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one_and_workers_come_back_apart() -> None:
+    worker = paced(jitter=0.5)
+    worker.pacer.pause(20)
+    worker.pacer.pause(1)
+    assert worker.wait_s() == pytest.approx(20 * 1.05)
+
+
+def test_who_does_not_wait_so_long_gets_no_turn_until_the_pause_is_shorter() -> None:
     worker = paced()
-    worker.time.now_s = 4.0
-    assert worker.pacer.silent_s() == 4
+    worker.pacer.pause(7200)
+    with pytest.raises(PauseTooLong, match=r"^Yahoo asks for a pause of 7200 s$"):
+        asyncio.run(worker.pacer.turn(longest_pause_s=120))
+    assert worker.time.now_s == 0
+    worker.time.now_s = 7100
+    asyncio.run(worker.pacer.turn(longest_pause_s=120))
+    assert worker.time.now_s == 7200
+
+
+def test_a_pause_that_nobody_asked_for_is_waited_for_by_whoever_has_little_patience() -> None:
+    worker = paced(budget_per_s=50, jitter=1.0)
+    for _ in range(7):
+        worker.pacer.refused(asyncio.run(worker.pacer.turn(longest_pause_s=2)), 0)
+        assert worker.pacer.pause_s == 0
+    assert worker.time.now_s == pytest.approx(1 + 2 + 4 + 8 + 16 + 30)
+
+
+def test_what_is_added_so_that_workers_come_back_apart_is_nothing_that_the_server_asked_for() -> None:
+    worker = paced(jitter=1.0)
+    worker.pacer.pause(120)
+    asyncio.run(worker.pacer.turn(longest_pause_s=120))
+    assert worker.time.now_s == pytest.approx(132)
+    worker.pacer.pause(7200)
+    with pytest.raises(PauseTooLong, match="of 7200 s"):
+        asyncio.run(worker.pacer.turn(longest_pause_s=120))
+
+
+def test_a_low_rate_of_its_own_is_no_pause() -> None:
+    worker = paced(budget_per_s=1 / 200)
+    worker.turn()
+    asyncio.run(worker.pacer.turn(longest_pause_s=120))
+    assert worker.time.now_s == pytest.approx(200)
+
+
+def test_all_who_wait_learn_of_a_pause_that_is_too_long() -> None:
+    async def run() -> list[object]:
+        pacer = Pacer(0.1, clock_s=asyncio.get_running_loop().time, jitter=lambda: 0.0)
+        await pacer.turn()
+        waiting = [asyncio.create_task(pacer.turn(longest_pause_s=120)) for _ in range(5)]
+        await asyncio.sleep(1)
+        pacer.pause(500)
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        return [asyncio.get_running_loop().time(), *(type(one) for one in found)]
+
+    assert run_in_virtual_time(run()) == [pytest.approx(10), *[PauseTooLong] * 5]
+
+
+def test_time_is_fruitless_from_the_first_of_five_failures_in_a_row_on() -> None:
+    worker = paced()
+    worker.time.now_s = 100.0
+    assert worker.pacer.fruitless_s() == 0
+    told = []
+    for _ in range(6):
+        worker.pacer.failed()
+        worker.time.now_s += 10
+        told.append(worker.pacer.fruitless_s())
+    assert told == [0, 0, 0, 0, 50, 60]
+
+
+def test_refusals_are_failures_and_an_answer_ends_the_row_of_them() -> None:
+    worker = paced()
+    for _ in range(3):
+        worker.pacer.failed()
+        worker.pacer.refused(worker.turn(), 1)
+    worker.time.now_s += 10
+    assert worker.pacer.fruitless_s() == worker.time.now_s
     worker.pacer.answered()
-    worker.time.now_s = 10.0
-    assert worker.pacer.silent_s() == 6
-    worker.pacer.refused(0, 1)
-    assert worker.pacer.silent_s() == 6
+    assert worker.pacer.fruitless_s() == 0
+    answered_s = worker.time.now_s
+    worker.time.now_s += 10
+    for _ in range(5):
+        worker.pacer.failed()
+    worker.time.now_s += 5
+    assert worker.pacer.fruitless_s() == worker.time.now_s - answered_s - 10 == 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
@@ -12,18 +14,22 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from app import contract
-from app.ingest import collect
+from app.errors import StorageError
+from app.ingest import collect, shard
 from app.ingest.answers import read_answers
 from app.ingest.bars import bars_of, get_bars, read_bars, read_parts
-from app.ingest.chart import PassingFailure
+from app.ingest.chart import PassingFailure, Refused
+from app.ingest.compact import compact_days
+from app.ingest.journal import Journal
 from app.ingest.plan import Plan, Span, make_plan
 from app.ingest.report import TickerReport
 from app.ingest.shard import ingest_shard
 from app.ingest.ticker_bars import TickerBars
+from app.progress import silent
 from app.sessions import Session, utc
 from app.settings import IngestSettings
 from app.storage import Bucket
-from tests.fakes import CrashingS3, Killed, bucket, make_sessions
+from tests.fakes import CrashingS3, FakeS3, Killed, bucket, client_error, make_sessions
 from tests.yahoo import FakeYahoo, joined, minutes_after, walk
 
 SESSIONS = FIRST, SECOND, THIRD = make_sessions(60, 60, 40)
@@ -36,11 +42,22 @@ def make(tickers: str = "ABC", sessions: Sequence[Session] = SESSIONS, run_id: s
     return make_plan(run_id, list(tickers), sessions, shards=1, request_days=7)
 
 
+class AtOnce(ThreadPoolExecutor):
+    """Does what is submitted before it goes on, so that a test knows what is in the journal."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        """As the original, done."""
+        done = super().submit(work, *args, **named)
+        wait([done])
+        return done
+
+
 @pytest.fixture
 def yahoo(monkeypatch: pytest.MonkeyPatch) -> FakeYahoo:
-    """Knows A, B and C, a day after the last session."""
+    """Knows A, B and C, a day after the last session; the journal is written at once."""
     fake = FakeYahoo({ticker: walk(ticker, *SESSIONS) for ticker in "ABC"}, NEXT_DAY)
     monkeypatch.setattr(collect, "_CLIENTS", {"direct": fake.client})
+    monkeypatch.setattr(shard, "ThreadPoolExecutor", AtOnce)
     return fake
 
 
@@ -50,9 +67,9 @@ def ingest(
     """Ingest the plan's only shard; what Yahoo was asked is counted anew."""
     yahoo.asked.clear()
     chosen = IngestSettings(**{"rate_per_s": 0, "backoff_s": 0, "journal_s": 0, "attempts": 2, **settings})
-    (shard,) = plan.shards
-    reports = ingest_shard(plan, shard, market, chosen, yahoo_url=None, clock=yahoo.clock, on_ticker=on_ticker)
-    assert [report.ticker for report in reports] == list(shard.tickers)
+    (only,) = plan.shards
+    reports = ingest_shard(plan, only, market, chosen, yahoo_url=None, clock=yahoo.clock, on_ticker=on_ticker)
+    assert [report.ticker for report in reports] == list(only.tickers)
     return {report.ticker: report for report in reports}
 
 
@@ -72,8 +89,11 @@ def assert_holds(market: Bucket, yahoo: FakeYahoo) -> None:
     assert all(found[ticker].same_as(bars) for ticker, bars in yahoo.bars.items())
 
 
-def part_of(plan: Plan) -> str:
-    return contract.shard_part(plan.run_id, plan.shards[0].name)
+def part_of(market: Bucket, plan: Plan, session: Session) -> str:
+    """The one part of a session that the plan's shard wrote."""
+    (part,) = {contract.part_of(key) for key in market.keys(contract.bars_day_prefix(session.day))}
+    assert part.startswith(contract.shard_part(plan.run_id, plan.shards[0].name, ""))
+    return part
 
 
 def span(first: Session, last: Session) -> Span:
@@ -86,10 +106,10 @@ def span(first: Session, last: Session) -> Span:
 def test_a_shard_leaves_one_part_a_day_its_answers_and_a_manifest(yahoo: FakeYahoo) -> None:
     market, plan = bucket(), make()
     reports = ingest(yahoo, market, plan)
-    days = [session.day for session in SESSIONS]
+    parts = [(session.day, part_of(market, plan, session)) for session in SESSIONS]
     assert market.keys("") == [
-        *(contract.answers_key(day, part_of(plan)) for day in days),
-        *(contract.bars_key(day, part_of(plan)) for day in days),
+        *(contract.answers_key(*part) for part in parts),
+        *(contract.bars_key(*part) for part in parts),
         contract.manifest_key("r", plan.shards[0].name),
     ]
     assert_holds(market, yahoo)
@@ -101,11 +121,13 @@ def test_a_shard_leaves_one_part_a_day_its_answers_and_a_manifest(yahoo: FakeYah
 
 def test_bars_come_before_their_answers_these_before_the_manifest_and_the_journal_ends_last(yahoo: FakeYahoo) -> None:
     s3, plan = CrashingS3(), make()
-    ingest(yahoo, bucket(s3), plan)
+    market = bucket(s3)
+    ingest(yahoo, market, plan)
     at = {change: i for i, change in enumerate(s3.changes)}
     manifest = at["put", contract.manifest_key("r", plan.shards[0].name)]
     for session in SESSIONS:
-        bars, answers = (key(session.day, part_of(plan)) for key in (contract.bars_key, contract.answers_key))
+        part = part_of(market, plan, session)
+        bars, answers = (key(session.day, part) for key in (contract.bars_key, contract.answers_key))
         assert at["put", bars] < at["put", answers] < manifest
     journal = [key for how, key in s3.changes if key.startswith("runs/r/journal/") and how == "put"]
     assert len(journal) == 3
@@ -196,13 +218,13 @@ def test_when_told_to_refetch_a_run_asks_for_what_is_held(yahoo: FakeYahoo) -> N
     ingest(yahoo, market, make())
     ingest(yahoo, market, make(), refetch=True)
     assert yahoo.tickers_asked() == {"A", "B", "C"}
-    assert copies(market) == 3 * 160  # its own part is overwritten
+    assert copies(market) == 3 * 160  # the same bars have the same key
 
 
 def test_an_answer_whose_bars_are_gone_counts_for_nothing(yahoo: FakeYahoo) -> None:
     market, plan = bucket(), make()
     ingest(yahoo, market, plan)
-    market.delete(contract.bars_key(SECOND.day, part_of(plan)))
+    market.delete(contract.bars_key(SECOND.day, part_of(market, plan, SECOND)))
     reports = ingest(yahoo, market, make(run_id="r2"))
     assert set(yahoo.asked) == {(ticker, span(SECOND, SECOND)) for ticker in "ABC"}
     assert {report.held for report in reports.values()} == {100}
@@ -212,7 +234,7 @@ def test_an_answer_whose_bars_are_gone_counts_for_nothing(yahoo: FakeYahoo) -> N
 def test_an_answer_of_this_very_run_whose_bars_are_gone_counts_for_nothing_either(yahoo: FakeYahoo) -> None:
     market, plan = bucket(), make("A")
     ingest(yahoo, market, plan)
-    market.delete(contract.bars_key(FIRST.day, part_of(plan)))
+    market.delete(contract.bars_key(FIRST.day, part_of(market, plan, FIRST)))
     yahoo.bars["A"] = joined(walk("A", FIRST, minutes=range(20)), walk("A", SECOND, THIRD))
     assert ingest(yahoo, market, plan)["A"].rows == 120
     assert ingest(yahoo, market, make("A", run_id="r2"))["A"].rows == 120
@@ -273,7 +295,7 @@ def test_the_second_attempt_keeps_what_the_first_one_stored(yahoo: FakeYahoo) ->
     assert yahoo.tickers_asked() == {"A", "B"}
     assert (reports["A"].rows, reports["A"].held, reports["B"].status) == (50, 30, "complete")
     assert stored(market)["A"].same_as(walk("A", FIRST, minutes=range(50)))
-    assert len(read_parts(market, FIRST)) == 1
+    assert [len(part) for part in read_parts(market, FIRST)] == [30, 30 + 60]
 
 
 # --- killed and tried again ----------------------------------------------------------------------
@@ -289,7 +311,8 @@ def test_a_shard_that_is_killed_and_tried_again_asks_only_for_the_rest(yahoo: Fa
     reports = ingest(yahoo, market, make(), on_ticker=lambda report: told.append(report.ticker))
     assert yahoo.tickers_asked() == {"C"}
     assert sorted(told) == ["A", "B", "C"]
-    assert {(report.status, report.fetch.requests) for report in reports.values()} == {("complete", 1)}
+    assert {report.status for report in reports.values()} == {"complete"}
+    assert {ticker: report.fetch.requests for ticker, report in reports.items()} == {"A": 0, "B": 0, "C": 1}
     assert_holds(market, yahoo)
     assert not market.keys("runs/r/journal/")
 
@@ -338,6 +361,7 @@ def test_wherever_a_shard_is_killed_the_next_attempt_ends_with_every_bar_once_an
     market, plan, stored_before = bucket(s3), make(), set[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collect, "_CLIENTS", {"direct": yahoo.client})
+        patch.setattr(shard, "ThreadPoolExecutor", AtOnce)
         for changes in kills:
             s3.changes_left = changes
             stored_before = held_or_journaled(market, plan)
@@ -351,15 +375,115 @@ def test_wherever_a_shard_is_killed_the_next_attempt_ends_with_every_bar_once_an
         assert not yahoo.tickers_asked() & stored_before
     assert {(report.status, report.rows) for report in reports.values()} == {("complete", 160)}
     assert_holds(market, yahoo)
+    compact_days(market, SESSIONS, silent)
     assert copies(market) == 3 * 160
+    assert_holds(market, yahoo)
     assert not market.keys("runs/r/journal/")
     assert all(len(get_bars(market, key)) for key in market.keys(contract.BARS_PREFIX))
 
 
 def held_or_journaled(market: Bucket, plan: Plan) -> set[str]:
     """The tickers of which all is in S3, stored by day or in the journal."""
-    from app.ingest.journal import Journal
-
     answers = read_answers(market, SESSIONS, plan.tickers)
-    by_day = {ticker for ticker, days in answers.items() if len(days) == len(SESSIONS)}
-    return by_day | Journal(market, plan.run_id, plan.shards[0].name).read().keys()
+    journaled = Journal(market, plan.run_id, plan.shards[0].name).read()
+    days = {
+        ticker: {*answers.get(ticker, {}), *(journaled[ticker].answers if ticker in journaled else ())}
+        for ticker in plan.tickers
+    }
+    return {ticker for ticker, found in days.items() if len(found) == len(SESSIONS)}
+
+
+def by_day(tickers: str = "AC") -> Plan:
+    return make_plan("r", list(tickers), SESSIONS, shards=1, request_days=1)
+
+
+def killed(yahoo: FakeYahoo, market: Bucket, plan: Plan, **settings: Any) -> None:
+    """Ingest until C is asked for."""
+    yahoo.errors["C"] = [Killed()]
+    with pytest.raises(Killed):
+        ingest(yahoo, market, plan, in_flight=1, **settings)
+
+
+def test_of_a_ticker_that_failed_in_part_before_the_kill_only_that_part_is_asked_for(yahoo: FakeYahoo) -> None:
+    market, failing = bucket(), span(SECOND, SECOND)
+    yahoo.errors["A", failing] = [Refused("400")]
+    killed(yahoo, market, by_day())
+    report = ingest(yahoo, market, by_day())["A"]
+    assert {asked for ticker, asked in yahoo.asked if ticker == "A"} == {failing}
+    assert (report.status, report.rows, report.held, report.fetch.requests) == ("complete", 160, 0, 1)
+    assert stored(market, tickers="A")["A"].same_as(yahoo.bars["A"])
+
+
+def test_a_shard_that_is_killed_twice_goes_on_from_all_that_it_fetched(yahoo: FakeYahoo) -> None:
+    market, failing = bucket(), span(SECOND, SECOND)
+    yahoo.errors["A", failing] = [Refused("400")]
+    killed(yahoo, market, by_day("ABC"))
+    killed(yahoo, market, by_day("ABC"))
+    assert {(ticker, asked) for ticker, asked in yahoo.asked if ticker != "C"} == {("A", failing)}
+    ingest(yahoo, market, by_day("ABC"))
+    assert yahoo.tickers_asked() == {"C"}
+    assert_holds(market, yahoo)
+
+
+def test_a_session_that_ran_at_the_kill_is_asked_for_again_and_whole_after_its_close(yahoo: FakeYahoo) -> None:
+    market, plan = bucket(), make("AC")
+    yahoo.now = minutes_after(THIRD, 20.5)
+    killed(yahoo, market, plan)
+    yahoo.now = NEXT_DAY
+    report = ingest(yahoo, market, plan)["A"]
+    assert [asked for ticker, asked in yahoo.asked if ticker == "A"] == [span(THIRD, THIRD)]
+    assert (report.status, report.rows) == ("complete", 160)
+    assert stored(market, tickers="A")["A"].same_as(yahoo.bars["A"])
+
+
+def test_what_a_run_that_refetches_fetched_before_the_kill_is_not_asked_for_again(yahoo: FakeYahoo) -> None:
+    market, final = bucket(), yahoo.bars
+    yahoo.bars = {ticker: walk(f"{ticker} by mistake", *SESSIONS) for ticker in "ABC"}
+    ingest(yahoo, market, make(run_id="r0"))
+    yahoo.bars = final
+    killed(yahoo, market, make(), refetch=True)
+    assert yahoo.tickers_asked() == {"A", "B", "C"}
+    reports = ingest(yahoo, market, make(), refetch=True)
+    assert yahoo.tickers_asked() == {"C"}
+    assert {report.held for report in reports.values()} == {160}
+    assert_holds(market, yahoo)
+
+
+# --- the journal's thread ------------------------------------------------------------------------
+
+
+class WatchedS3(FakeS3):
+    """Notes the threads that write the journal; refuses what it is told to refuse."""
+
+    def __init__(self, refused: str = "nothing") -> None:
+        super().__init__()
+        self.refused = refused
+        self.threads: set[str] = set()
+
+    def put_object(self, **call: Any) -> None:
+        """As FakeS3's."""
+        if "/journal/" in call["Key"]:
+            self.threads.add(threading.current_thread().name)
+        if self.refused in call["Key"]:
+            raise client_error("AccessDenied", "PutObject")
+        super().put_object(**call)
+
+
+def test_the_journal_is_written_in_a_thread_of_its_own(yahoo: FakeYahoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "ThreadPoolExecutor", ThreadPoolExecutor)
+    s3, before = WatchedS3(), threading.active_count()
+    ingest(yahoo, bucket(s3), make())
+    assert s3.threads == {"journal_0"}
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("executor", [ThreadPoolExecutor, AtOnce])
+@pytest.mark.parametrize("tickers", ["A", "ABC"])
+def test_an_error_of_the_journal_ends_the_shard_as_one_of_the_storage(
+    yahoo: FakeYahoo, monkeypatch: pytest.MonkeyPatch, executor: type[ThreadPoolExecutor], tickers: str
+) -> None:
+    monkeypatch.setattr(shard, "ThreadPoolExecutor", executor)
+    market = bucket(WatchedS3("/journal/"))
+    with pytest.raises(StorageError, match=r"S3 refused PutObject on s3://fake/runs/r/journal/.*AccessDenied"):
+        ingest(yahoo, market, make(tickers))
+    assert market.keys("") == []

@@ -12,7 +12,7 @@ from curl_cffi import requests
 from curl_cffi.requests.exceptions import Timeout
 
 from app.ingest import yfinance_client
-from app.ingest.chart import Delisted, Malformed, PassingFailure, RateLimited, RawBars, Refused, parse_chart
+from app.ingest.chart import Delisted, Malformed, NoData, PassingFailure, RateLimited, RawBars, Refused, parse_chart
 from app.ingest.counts import FetchCount
 from app.ingest.plan import Span
 from app.ingest.yahoo_session import CHART_PATH, Elsewhere, YahooSession
@@ -73,7 +73,7 @@ def ask(session: ScriptedYahoo, monkeypatch: pytest.MonkeyPatch, count: FetchCou
 
 
 def error_of(monkeypatch: pytest.MonkeyPatch, *script: Answer | Exception) -> Exception:
-    with pytest.raises((PassingFailure, Refused, Delisted)) as caught:
+    with pytest.raises((PassingFailure, Refused, NoData, Delisted)) as caught:
         ask(ScriptedYahoo(*script), monkeypatch)
     return caught.value
 
@@ -114,6 +114,12 @@ def test_a_request_that_yahoo_calls_wrong_is_refused(monkeypatch: pytest.MonkeyP
     assert type(error_of(monkeypatch, wrong)) is Refused
 
 
+def test_a_time_before_the_ticker_was_listed_has_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Data doesn't exist for startDate = 1764599400, endDate = 1764601200"
+    error = error_of(monkeypatch, Answer(refusal("Bad Request", said), 400))
+    assert (type(error), str(error)) == (NoData, f"AAPL: {said}")
+
+
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
@@ -134,11 +140,17 @@ def test_what_yfinance_takes_for_a_delisted_ticker_is_told_apart_by_what_was_rea
     assert str(error).startswith("AAPL: ")
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("nonsense", 0), ("", 0)])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("7200", 7200), ("nonsense", 0), ("", 0)])
 def test_a_429_tells_how_long_it_asks_to_wait(monkeypatch: pytest.MonkeyPatch, header: str, seconds: float) -> None:
     error = error_of(monkeypatch, Answer("Too Many Requests", 429, {"Retry-After": header} if header else {}))
     assert isinstance(error, RateLimited)
     assert error.retry_after_s == seconds
+
+
+def test_a_failing_server_tells_how_long_it_asks_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = error_of(monkeypatch, Answer("busy", 503, {"Retry-After": "300"}))
+    assert isinstance(error, PassingFailure)
+    assert (type(error), error.retry_after_s) == (PassingFailure, 300)
 
 
 def test_a_failed_answer_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
