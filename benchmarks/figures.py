@@ -148,14 +148,17 @@ def scaling_figures(by_workers: Mapping[int, Sequence[Measured]], latency_ms: fl
 def rate_figures(one: Measured, rate_per_s: float) -> dict[str, Any]:
     """What one run got out of a server that enforces a rate: a bucket that holds one second's worth, full at first.
 
-    sustained_share is None when the run was too short to tell the rate from what the bucket held.
+    sustained_share is of the answers without what the bucket held at first, and None when the run was too short to
+    tell the rate from that.
     """
     answered = one.stats["statuses"].get("200", 0)
     took_s = one.stats["last_chart_s"] - one.stats["first_chart_s"]
     return {
         "sustained_per_s": round(one.answered_per_s, 3),
-        "sustained_share": round(one.answered_per_s / rate_per_s, 4) if answered >= _LONG_S * rate_per_s else None,
-        "share_without_burst": round(max(0.0, answered - rate_per_s) / took_s / rate_per_s, 4) if took_s else None,
+        "sustained_share": round((answered - rate_per_s) / took_s / rate_per_s, 4)
+        if answered >= _LONG_S * rate_per_s
+        else None,
+        "share_with_burst": round(answered / took_s / rate_per_s, 4) if took_s else None,
         "answered": answered,
         "answers_429": one.stats["statuses"].get("429", 0),
         "rate_limited": one.run.outcome.counts["rate_limited"],

@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app import contract
@@ -35,8 +35,10 @@ from benchmarks.table import report_lines
 from benchmarks.verdict import goals, wrong_results
 from embedded.services import clean_environ
 
-_RATE_S = 20.0
-"""How long a rate is tried."""
+_RATE_S = 40.0
+"""How long a rate is tried ..."""
+_RATE_SESSIONS = 20
+"""... with requests of one of so many sessions."""
 _FEW = 100
 """Tickers with whose cost that of more is compared."""
 _SCALING_S = 10.0
@@ -90,11 +92,13 @@ def measure(options: Options) -> Results:
                 job = _workers(ground, yahoo, options, count, f"bench-{turn}-{count}")
                 results.by_workers[count].append(_said(f"round {turn} {count} workers", ground.measure(job, yahoo)))
     if options.rate_per_s:
-        with market(options, environ, rate=options.rate_per_s) as yahoo:
+        tickers = math.ceil(_RATE_S * options.rate_per_s / _RATE_SESSIONS)
+        with market(replace(options, tickers=tickers, days=_RATE_SESSIONS), environ, rate=options.rate_per_s) as yahoo:
+            counted = read_ground(yahoo, environ)
             for name, rate_per_s in {"told its rate": options.rate_per_s, "not told": 0.0}.items():
                 by_day = {"in_flight": options.in_flight, "request_days": 1, "rate_per_s": rate_per_s}
-                job = ground.job("ours", yahoo, by_day, few=_few(ground, _RATE_S * options.rate_per_s))
-                results.rated[name] = _said(f"a server that counts, {name}", ground.measure(job, yahoo))
+                job = counted.job("ours", yahoo, by_day)
+                results.rated[name] = _said(f"a server that counts, {name}", counted.measure(job, yahoo))
     if options.fault_share:
         with market(options, environ, fault_share=options.fault_share, fault_seed=_FAULT_SEED) as yahoo:
             job = ground.job(
@@ -125,7 +129,7 @@ def make_figures(options: Options, results: Results) -> dict[str, Any]:
     if options.rate_per_s:
         figures["rate"] = {
             "rate_per_s": options.rate_per_s,
-            "requests": _few(ground, _RATE_S * options.rate_per_s) * days,
+            "requests": math.ceil(_RATE_S * options.rate_per_s / _RATE_SESSIONS) * _RATE_SESSIONS,
             "arms": {name: rate_figures(one, options.rate_per_s) for name, one in results.rated.items()},
         }
     if results.faulty is not None:
@@ -133,10 +137,12 @@ def make_figures(options: Options, results: Results) -> dict[str, Any]:
         figures["faults"] = fault_figures(results.faulty, options.fault_share, asked, plain)
     named = [(name, one) for name, runs in rounds.items() for one in runs]
     named += [(f"{count} workers", one) for count, runs in results.by_workers.items() for one in runs]
-    named += [(f"the rate arm ({name})", one) for name, one in results.rated.items()]
     if results.faulty is not None:
         named.append(("the fault arm", results.faulty))
-    figures["wrong"] = wrong_results(plain, named, figures["faults"])
+    figures["wrong"] = [
+        *wrong_results(plain, named, figures["faults"]),
+        *(f"the rate arm ({name}) lost tickers" for name, one in results.rated.items() if one.run.outcome.lost),
+    ]
     return figures
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ import numpy as np
 from app import contract
 from app.clock import clock_from_text
 from app.errors import StockflowError
-from app.ingest.answers import DayAnswer, put_part
+from app.ingest.answers import DayAnswer
 from app.ingest.bars import to_table
 from app.ingest.compact import compact_day
 from app.ingest.counts import FetchCount
 from app.ingest.coverage import join_manifests
 from app.ingest.pacing import Pacer
+from app.ingest.parts import put_part
 from app.ingest.plan import Plan, make_plan
 from app.ingest.report import make_report
 from app.ingest.shard import ingest_shard
@@ -39,7 +41,6 @@ from app.ingest.ticker_bars import TickerBars
 from app.sessions import Session, closed_sessions, last_sessions
 from app.settings import IngestSettings
 from app.storage import Bucket, to_json
-from app.tables import put_table
 from benchmarks.servers import create_bucket, running_s3, running_yahoo
 from benchmarks.virtual_time import run_in_virtual_time
 from embedded.services import clean_environ
@@ -209,15 +210,14 @@ def _put_part(market: Bucket, plan: Plan, number: int) -> None:
         close = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, session.minutes)))
         prices = (close, close * 1.001, close * 0.999, close)
         bars[ticker] = TickerBars(ts, *prices, rng.integers(1, 10_000, session.minutes))
-    part = contract.shard_part(plan.run_id, shard.name)
-    put_table(market, contract.bars_key(session.day, part), to_table(bars))
     whole = DayAnswer(session.close_ts + 3600, sure=True, missing="")
-    put_part(market, contract.answers_key(session.day, part), dict.fromkeys(shard.tickers, whole))
+    answers = dict.fromkeys(shard.tickers, whole)
+    put_part(market, session, to_table(bars), answers, partial(contract.shard_part, plan.run_id, shard.name))
 
 
 def _merge_day(session: Session) -> dict[str, Any]:
     market = Bucket(_BUCKET)
-    gone = compact_day(market, "scaling", session)
+    gone = compact_day(market, session)
     (merged,) = market.objects(contract.bars_day_prefix(session.day))
     return {"parts": gone, "object_mb": round(merged.size_bytes / 1e6, 1)}
 

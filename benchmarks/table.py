@@ -120,7 +120,7 @@ def _rate_lines(rate: Mapping[str, Any] | None) -> Iterator[str]:
         else:
             share = (
                 f"{arm['sustained_per_s']:.1f} answers a second, {arm['sustained_share']:.1%} of the rate "
-                f"({arm['share_without_burst'] or 0:.1%} without the first second's burst)"
+                f"without the first second's burst ({arm['share_with_burst'] or 0:.1%} with it)"
             )
         yield f"  {name}: {share}; {arm['answers_429']} refused, {arm['tickers_lost']} tickers lost"
 
