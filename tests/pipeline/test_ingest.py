@@ -52,7 +52,7 @@ def test_a_ticker_that_yahoo_does_not_know_is_named_and_accounted_for(world: Wor
 
 
 def test_a_storm_of_429_ends_in_one_line_and_stores_no_bars(world: World) -> None:
-    with running_server(MARKET, faults=Faults(storm=True, retry_after_s=0)) as yahoo:
+    with running_server(MARKET, faults=Faults(storm=True)) as yahoo:
         run = world.with_empty_market("storm", **{contract.ENV_YAHOO_URL: yahoo.url})
         before = run.market.keys(contract.BARS_PREFIX)
         done = run.stockflow(
@@ -72,7 +72,7 @@ def test_a_shard_that_yahoo_refuses_fails_until_its_last_attempt_and_is_judged_b
     run.must("ingest", "--tickers", "SIM001,SIM002", "--only", "plan", "--set", "ingest.days=7",
              "--set", "ingest.shards=1")  # fmt: skip
     (name,) = (part.name for part in read_plan("attempts", run.market).shards)
-    with running_server(MARKET, faults=Faults(storm=True, retry_after_s=0)) as yahoo:
+    with running_server(MARKET, faults=Faults(storm=True)) as yahoo:
         stormy = {contract.ENV_YAHOO_URL: yahoo.url}
         first = run.with_run("attempts", **stormy, **{contract.ENV_JOB_ATTEMPT: "1"}).stockflow(*shard)
         last = run.with_run("attempts", **stormy, **{contract.ENV_JOB_ATTEMPT: "3"}).stockflow(*shard)
