@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -139,13 +140,17 @@ def test_without_any_server_there_are_no_credentials_and_no_error() -> None:
 
 
 def test_yfinance_keeps_its_caches_in_a_folder_of_this_process_and_raises_what_it_would_hide() -> None:
-    import yfinance
-    from yfinance.cache import _CookieDBManager, _TzDBManager
-
-    prepare_yfinance()
-    folder = Path(_TzDBManager.get_location())
-    assert folder.name.startswith("stockflow-yfinance-")
-    assert folder == Path(_CookieDBManager.get_location())
-    assert not yfinance.config.debug.hide_exceptions
-    prepare_yfinance()
-    assert Path(_TzDBManager.get_location()) == folder
+    in_a_process_of_its_own = """
+from pathlib import Path
+from app.ingest.credentials import prepare_yfinance
+prepare_yfinance()
+import yfinance
+from yfinance.cache import _CookieDBManager, _TzDBManager
+folder = Path(_TzDBManager.get_location())
+assert folder.name.startswith("stockflow-yfinance-")
+assert folder == Path(_CookieDBManager.get_location())
+assert not yfinance.config.debug.hide_exceptions
+prepare_yfinance()
+assert Path(_TzDBManager.get_location()) == folder
+"""
+    subprocess.run([sys.executable, "-c", in_a_process_of_its_own], check=True)
