@@ -43,7 +43,7 @@ def to_table(bars: Mapping[str, TickerBars]) -> pa.Table:
     schema = arrow_schema(contract.BARS)
     tickers = [ticker for ticker in sorted(bars) if len(bars[ticker])]
     if not tickers:
-        return schema.empty_table()
+        return empty_bars()
     lengths = [len(bars[ticker]) for ticker in tickers]
     ts = np.concatenate([bars[ticker].ts for ticker in tickers]) * 1000
     columns = {
