@@ -21,7 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app.errors import ObjectMissing, StorageError
 
-_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=30)
+# botocore waits rand(0, 1) x 50 ms x 2**n between tries: nine of them outlast 6.4 s of errors on average
+_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 9}, connect_timeout=5, read_timeout=30)
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
