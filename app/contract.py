@@ -76,6 +76,8 @@ EXCHANGE_CALENDAR: Final = "XNYS"
 EXCHANGE_TIMEZONE: Final = "America/New_York"
 BAR_S: Final = 60
 """Length of a bar in seconds."""
+SESSION_MINUTES: Final = 390
+"""Bars of a full session; a half day has fewer."""
 
 # --- schemas: (column, Arrow type) ---------------------------------------------------------------
 
@@ -100,7 +102,7 @@ BARS: Final = (
 TICKS: Final = BARS
 """A tick object holds the bars that one poll of the market completed."""
 
-PREDICTIONS_SCHEMA_VERSION: Final = 1
+PREDICTIONS_SCHEMA_VERSION: Final = 2
 PREDICTIONS: Final = (
     Column("ticker", "string", "symbol in Yahoo's spelling"),
     Column("as_of", "timestamp[ms, tz=UTC]", "start of the window's last bar; it is known one minute later"),
@@ -108,6 +110,9 @@ PREDICTIONS: Final = (
     Column("last_price", "double", "close of the last bar, USD"),
     Column("predicted_return", "double", "log return over the horizon"),
     Column("predicted_price", "double", "USD"),
+    Column("price_p10", "double", "USD; one price in ten is expected below it"),
+    Column("price_p50", "double", "USD; as many prices are expected below it as above"),
+    Column("price_p90", "double", "USD; one price in ten is expected above it"),
     Column("carried_minutes", "int32", "minutes of the window that belong to the session before"),
     Column("model_id", "string", "the model that made the prediction"),
     Column("produced_at", "timestamp[ms, tz=UTC]", "when the micro-batch was scored"),
@@ -117,8 +122,25 @@ PREDICTIONS: Final = (
 
 FEATURE_RETURN: Final = "log_return"
 FEATURE_VOLUME: Final = "log_volume"
-FEATURES: Final = (FEATURE_RETURN, FEATURE_VOLUME)
-"""Features of one minute, in the order of the model's input. See app.dataset.features."""
+FEATURE_SESSION_RETURN: Final = "session_return"
+FEATURE_RANGE: Final = "log_range"
+FEATURE_RELATIVE_VOLUME: Final = "relative_volume"
+FEATURE_MARKET_RETURN: Final = "market_return"
+FEATURE_SESSION_MINUTE: Final = "session_minute"
+FEATURES: Final = (
+    FEATURE_RETURN,
+    FEATURE_VOLUME,
+    FEATURE_SESSION_RETURN,
+    FEATURE_RANGE,
+    FEATURE_RELATIVE_VOLUME,
+    FEATURE_MARKET_RETURN,
+    FEATURE_SESSION_MINUTE,
+)
+"""Features of one minute that a dataset holds; a model takes some of them. See app.dataset.features."""
+DEFAULT_FEATURES: Final = (FEATURE_RETURN, FEATURE_VOLUME)
+"""What a model takes unless it is told otherwise: the 2021 system's close and volume."""
+QUANTILES: Final = (0.1, 0.5, 0.9)
+"""What is forecast beside the mean: p10 and p90 bound an interval of 80 %."""
 
 # --- metrics -------------------------------------------------------------------------------------
 
@@ -279,24 +301,36 @@ def candidate_key(run_id: str) -> str:
     return f"{MODELS_PREFIX}candidates/{run_id}.json"
 
 
+def begun_key(run_id: str) -> str:
+    """The model that a run began to train; there while it trains."""
+    return f"{MODELS_PREFIX}begun/{run_id}.json"
+
+
 MODEL_KERAS: Final = "model.keras"
 MODEL_ONNX: Final = "model.onnx"
 MODEL_SPEC: Final = "spec.json"
 MODEL_METRICS: Final = "metrics.json"
+MODEL_CARD: Final = "card.md"
+"""The model described for people."""
 MODEL_DECISION: Final = "decision.json"
 """Whether the model was promoted, and why; written by the gate."""
-MODEL_FILES: Final = (MODEL_KERAS, MODEL_ONNX, MODEL_SPEC, MODEL_METRICS)
+MODEL_FILES: Final = (MODEL_KERAS, MODEL_ONNX, MODEL_SPEC, MODEL_METRICS, MODEL_CARD)
 """A model is complete when all of these exist."""
 
 
-def checkpoint_key(model_id: str, epoch: int) -> str:
-    """Training state after `epoch` whole epochs."""
-    return f"{model_prefix(model_id)}checkpoints/epoch-{epoch:04d}.npz"
+def checkpoints_prefix(model_id: str) -> str:
+    """Prefix of the states that training goes on from; keys below it ascend with the step."""
+    return f"{model_prefix(model_id)}checkpoints/"
 
 
-def checkpoint_epoch(key: str) -> int:
-    """The epoch of a checkpoint's key."""
-    return int(key.rpartition("epoch-")[2].removesuffix(".npz"))
+def checkpoint_key(model_id: str, step: int) -> str:
+    """Training state after `step` steps of all ranks."""
+    return f"{checkpoints_prefix(model_id)}step-{step:09d}.npz"
+
+
+def checkpoint_step(key: str) -> int:
+    """The step of a checkpoint's key."""
+    return int(key.rpartition("step-")[2].removesuffix(".npz"))
 
 
 # --- keys: predictions bucket --------------------------------------------------------------------

@@ -11,7 +11,13 @@ RUN_ID_RULE: Final = "use up to 64 letters, digits, '.', '_' and '-'"
 
 def broken_rule(settings: Mapping[str, Mapping[str, Any]]) -> str | None:
     """What is wrong between the values of complete settings that are right one by one; None when nothing is."""
-    serving = settings["serving"]
+    serving, dataset, training = settings["serving"], settings["dataset"], settings["training"]
+    if list(dataset["horizons_min"]) != sorted(set(dataset["horizons_min"])):
+        return "dataset.horizons_min must ascend, each horizon once"
+    if len(set(training["features"])) < len(training["features"]):
+        return "training.features must name each feature once"
+    if dataset["window_min"] % training["resolution_min"]:
+        return "training.resolution_min must divide dataset.window_min"
     if serving["buckets"] < serving["partitions"]:
         return "serving.buckets must be at least serving.partitions, or tasks stay empty"
     return None

@@ -65,7 +65,10 @@ class DatasetSettings(_Group):
     """Between the phases: bars -> dense feature rows, split by time."""
 
     window_min: Annotated[int, Field(ge=2, le=240, description="minutes the model looks back")] = 60
-    horizon_min: Annotated[int, Field(ge=1, le=60, description="minutes the model looks ahead")] = 5
+    horizons_min: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=60)], ...],
+        Field(min_length=1, description="minutes the model looks ahead, ascending; one model for all"),
+    ] = (5,)
     validation_days: Annotated[int, Field(ge=1, le=60, description="sessions for validation")] = 1
     test_days: Annotated[int, Field(ge=1, le=60, description="last sessions, never seen before the final metrics")] = 2
     max_filled_share: Annotated[
@@ -88,6 +91,35 @@ class TrainingSettings(_Group):
     dense_units: Annotated[int, Field(ge=1, le=1024, description="width of the dense layer")] = 32
     dropout: Annotated[float, Field(ge=0, lt=1, description="share of LSTM outputs dropped while training")] = 0.2
     seed: Annotated[int, Field(ge=0, description="of weights, shuffles and dropout")] = 7
+    features: Annotated[
+        tuple[Literal[contract.FEATURES], ...],  # type: ignore[valid-type]
+        Field(min_length=1, description="what the model sees of a minute, in this order"),
+    ] = contract.DEFAULT_FEATURES
+    resolution_min: Annotated[
+        int, Field(ge=1, le=60, description="minutes averaged into one step of the LSTM; divides dataset.window_min")
+    ] = 1
+    precision: Annotated[
+        Literal["float32", "mixed_float16", "mixed_bfloat16"], Field(description="of the network's arithmetic")
+    ] = "float32"
+    compression: Annotated[Literal["none", "fp16"], Field(description="of gradients on their way between ranks")] = (
+        "none"
+    )
+    kernel: Annotated[
+        Literal["auto", "xla", "graph"],
+        Field(description="xla: one compiled step; graph: cuDNN's LSTM on a GPU; auto: the faster one, measured there"),
+    ] = "auto"
+    checkpoint_steps: Annotated[
+        int, Field(ge=0, le=10**9, description="steps between checkpoints; each epoch ends with one anyway")
+    ] = 1000
+    checkpoints_kept: Annotated[
+        int, Field(ge=1, le=1000, description="newest checkpoints of a model that are kept")
+    ] = 3
+    resident_mib: Annotated[
+        int, Field(ge=1, le=10**6, description="of training rows in a rank's memory; more is streamed from its disk")
+    ] = 4096
+    stall_timeout_s: Annotated[
+        float, Field(gt=0, le=86400, description="a rank that does not get on for so long ends the job")
+    ] = 300.0
     timeout_s: Annotated[float, Field(gt=0, description="limit of the whole training")] = 3600.0
 
 
@@ -95,7 +127,7 @@ class GateSettings(_Group):
     """Between training and serving: which model may take over."""
 
     min_skill: Annotated[
-        float, Field(ge=-1, le=1, description="a model is promoted above this skill over persistence in validation")
+        float, Field(ge=-1, le=1, description="a model with less skill over persistence in validation is not promoted")
     ] = 0.0
 
 

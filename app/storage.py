@@ -8,12 +8,13 @@ both. Every failure of boto3 becomes a StorageError here and nowhere else.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import boto3
 from botocore.config import Config
@@ -23,6 +24,7 @@ from app.errors import ObjectMissing, StorageError
 
 # botocore waits rand(0, 1) x 50 ms x 2**n between tries: nine of them outlast 6.4 s of errors on average
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 9}, connect_timeout=5, read_timeout=30)
+_READ_AHEAD: Final = 1 << 16
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
@@ -54,6 +56,19 @@ class Bucket:
         """The whole object; ObjectMissing when there is none."""
         with self._storage_errors(key):
             body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a file that is read in parts; ObjectMissing when there is none."""
+        with self._storage_errors(key):
+            size = int(self._client.head_object(Bucket=self.name, Key=key)["ContentLength"])
+        return io.BufferedReader(_ObjectFile(self, key, size), _READ_AHEAD)
+
+    def get_range(self, key: str, first: int, size: int) -> bytes:
+        """`size` bytes of an object from byte `first` on."""
+        with self._storage_errors(key):
+            asked = f"bytes={first}-{first + size - 1}"
+            body: bytes = self._client.get_object(Bucket=self.name, Key=key, Range=asked)["Body"].read()
         return body
 
     def delete(self, key: str) -> None:
@@ -108,6 +123,35 @@ class Bucket:
             raise StorageError(
                 f"S3 at {endpoint} does not answer ({type(exc).__name__}): start it or check AWS_ENDPOINT_URL"
             ) from exc
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object of a bucket, each read a request of its own."""
+
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        super().__init__()
+        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        buffer[:wanted] = self._bucket.get_range(self._key, self._at, wanted)
+        self._at += wanted
+        return wanted
 
 
 def _connect() -> Any:

@@ -16,15 +16,21 @@ from app.storage import Bucket
 PARQUET_TYPE: Final = "application/vnd.apache.parquet"
 
 
-def put_table(bucket: Bucket, key: str, table: pa.Table) -> None:
-    """Write a table as one zstd Parquet object."""
-    bucket.put(key, parquet(table), PARQUET_TYPE)
+def put_table(bucket: Bucket, key: str, table: pa.Table, groups: Sequence[int] = ()) -> None:
+    """Write a table as one zstd Parquet object. groups: rows of each of its row groups, all of them together."""
+    bucket.put(key, parquet(table, groups), PARQUET_TYPE)
 
 
-def parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table, groups: Sequence[int] = ()) -> bytes:
     """A table as zstd Parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        if not groups:
+            writer.write_table(table)
+        first = 0
+        for rows in groups:
+            writer.write_table(table.slice(first, rows), row_group_size=rows)
+            first += rows
     return sink.getvalue()
 
 

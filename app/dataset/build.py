@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from app import contract
 from app.dataset.checks import VolumeFault, check_bars, empty_days, too_short, volume_faults
-from app.dataset.features import Rows
+from app.dataset.cut import cut_sessions, volume_profile, within
+from app.dataset.features import FloatArray, Rows
 from app.dataset.grid import SessionGrid, make_grid
 from app.dataset.spec import Spec, fit_scale
 from app.dataset.split import SPLITS, Split, split_by_time
 from app.dataset.windows import session_starts
 from app.errors import TooFewBars
-from app.ingest.bars import bar_starts
 from app.sessions import Session
 from app.settings import DatasetSettings
 from app.storage import fingerprint, to_json
@@ -35,19 +35,30 @@ ROWS = pa.schema(
 """A split's dense rows, ordered by ticker and time, one for each minute of each session; features not scaled,
 NaN where a value is not to be trusted."""
 
+GROUP_ROWS = 20_000
+"""A row group is closed when it holds so many rows: small enough to deal to ranks, large enough to read at once."""
+
+
+class Group(NamedTuple):
+    """A row group of a stored split: its rows, and the windows that lie in them."""
+
+    rows: int
+    windows: int
+
 
 @dataclass(frozen=True)
 class Dataset:
     """What the dataset phase stores.
 
-    splits: a ROWS table by name; windows: their number by split; faults and short_sessions: what the
-    checks found.
+    splits: a ROWS table by name; windows: their number by split; groups: whole sessions of a split that are
+    stored, and can be read, together; faults and short_sessions: what the checks found.
     """
 
     settings: DatasetSettings
     splits: Mapping[str, pa.Table]
     spec: Spec
     windows: Mapping[str, int]
+    groups: Mapping[str, tuple[Group, ...]]
     days: Mapping[str, tuple[date, ...]]
     faults: tuple[VolumeFault, ...]
     short_sessions: Mapping[tuple[str, date], int]
@@ -59,6 +70,7 @@ class Dataset:
             **self.spec.to_json(),
             "settings": self.settings.model_dump(mode="json"),
             "windows": dict(self.windows),
+            "groups": {name: [list(group) for group in groups] for name, groups in self.groups.items()},
             "days": {name: [day.isoformat() for day in days] for name, days in self.days.items()},
             "volume_faults": [
                 {"ticker": f.ticker, "day": f.day, "zero_bars": f.zero_bars, "total_ratio": round(f.total_ratio, 2)}
@@ -84,13 +96,13 @@ def build_dataset(
     Raises BadBars for broken bars; TooFewBars when a whole day, or a split, holds no window.
     """
     sessions = [session for session in sessions if session.day not in settings.exclude_days]
-    bars = _within(bars, sessions)
+    bars = within(bars, sessions)
     check_bars(bars)
-    window, horizon = settings.window_min, settings.horizon_min
+    window, horizon = settings.window_min, max(settings.horizons_min)
     splits = split_by_time(
         sessions, validation=settings.validation_days, test=settings.test_days, gap_min=window + horizon
     )
-    pieces = _cut_sessions(bars, sessions)
+    pieces = cut_sessions(bars, sessions)
     held = {key: len(piece.ts) for key, piece in pieces.items()}
     if short_days := empty_days(held, sessions, window + horizon):
         day, most = next(iter(short_days.items()))
@@ -102,71 +114,35 @@ def build_dataset(
     faults = volume_faults({key: piece.volume for key, piece in pieces.items()}, train_days)
     # Later days stay as they are: a stream, which they stand for, cannot know a session before it is over.
     masked = {(fault.ticker, fault.day) for fault in faults if fault.day in train_days}
+    pieces |= {key: replace(pieces[key], volume=np.full(len(pieces[key].ts), np.nan)) for key in masked}
+    profile = volume_profile(pieces, splits["train"])
     grids: dict[str, list[SessionGrid]] = {}
     tickers = sorted({ticker for ticker, _ in pieces})
     for done, ticker in enumerate(tickers):
         on_ticker(done, len(tickers))
         grids[ticker] = [
-            pieces[ticker, session.day].grid(ticker, session, mask_volume=(ticker, session.day) in masked)
+            make_grid(ticker, session, pieces[ticker, session.day], profile)
             for session in sessions
             if (ticker, session.day) in pieces
         ]
     on_ticker(len(tickers), len(tickers))
     tables = {name: _rows_table(grids, splits[name]) for name in SPLITS}
-    counts = {name: _count_windows(grids, splits[name], settings) for name in SPLITS}
+    groups = {name: _groups(grids, splits[name], settings) for name in SPLITS}
+    counts = {name: sum(group.windows for group in groups[name]) for name in SPLITS}
     for name, count in counts.items():
         if not count:
             raise TooFewBars(f"the {name} days {_span(splits[name])} hold no window of {window} + {horizon} minutes")
     return Dataset(
         settings=settings,
         splits=tables,
-        spec=_fit_spec(grids, splits["train"], settings, tables),
+        spec=_fit_spec(grids, splits["train"], settings, tables, profile),
         windows=counts,
+        groups=groups,
         days={name: tuple(session.day for session in splits[name].sessions) for name in SPLITS},
         faults=faults,
         short_sessions=too_short(held, window + horizon),
         filled_minutes=sum(grid.filled_minutes for each in grids.values() for grid in each),
     )
-
-
-def _within(bars: pa.Table, sessions: Sequence[Session]) -> pa.Table:
-    """Bars that start in one of the sessions."""
-    ts = bar_starts(bars)
-    inside = np.zeros(len(ts), bool)
-    for session in sessions:
-        inside |= (ts >= session.open_ts) & (ts < session.close_ts)
-    return bars if inside.all() else bars.filter(pa.array(inside))
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Bars of one ticker in one session, as arrays."""
-
-    ts: Any
-    open: Any
-    close: Any
-    volume: Any
-
-    def grid(self, ticker: str, session: Session, *, mask_volume: bool) -> SessionGrid:
-        volume = np.full(len(self.ts), np.nan) if mask_volume else self.volume.astype(np.float64)
-        return make_grid(ticker, session, self.ts, self.open, self.close, volume)
-
-
-def _cut_sessions(bars: pa.Table, sessions: Sequence[Session]) -> dict[tuple[str, date], _Piece]:
-    """Bars within the sessions, by ticker and day; each piece is a view."""
-    encoded = bars["ticker"].combine_chunks().dictionary_encode()
-    names: list[str] = encoded.dictionary.to_pylist()
-    code = encoded.indices.to_numpy()
-    ts = bar_starts(bars)
-    columns = {name: bars[name].to_numpy() for name in ("open", "close", "volume")}
-    pieces: dict[tuple[str, date], _Piece] = {}
-    for number, name in enumerate(names):
-        first, end = np.searchsorted(code, [number, number + 1])
-        for session in sessions:
-            low, high = first + np.searchsorted(ts[first:end], [session.open_ts, session.close_ts])
-            if high > low:
-                pieces[name, session.day] = _Piece(ts[low:high], *(column[low:high] for column in columns.values()))
-    return pieces
 
 
 def _usable(grids: Mapping[str, list[SessionGrid]], split: Split) -> list[tuple[SessionGrid, int]]:
@@ -195,24 +171,36 @@ def _rows_table(grids: Mapping[str, list[SessionGrid]], split: Split) -> pa.Tabl
     return pa.concat_tables(parts).combine_chunks() if parts else ROWS.empty_table()
 
 
-def _count_windows(grids: Mapping[str, list[SessionGrid]], split: Split, settings: DatasetSettings) -> int:
-    return sum(len(_starts(grid, minutes, settings)) for grid, minutes in _usable(grids, split))
+def _groups(grids: Mapping[str, list[SessionGrid]], split: Split, settings: DatasetSettings) -> tuple[Group, ...]:
+    groups, rows, windows = [], 0, 0
+    for grid, minutes in _usable(grids, split):
+        rows, windows = rows + minutes, windows + len(_starts(grid, minutes, settings))
+        if rows >= GROUP_ROWS:
+            groups.append(Group(rows, windows))
+            rows, windows = 0, 0
+    return tuple([*groups, Group(rows, windows)] if rows else groups)
 
 
 def _starts(grid: SessionGrid, minutes: int, settings: DatasetSettings) -> Any:
-    return session_starts(grid.observed[:minutes], settings.window_min, settings.horizon_min, settings.max_filled_share)
+    furthest = max(settings.horizons_min)
+    return session_starts(grid.observed[:minutes], settings.window_min, furthest, settings.max_filled_share)
 
 
 def _fit_spec(
-    grids: Mapping[str, list[SessionGrid]], train: Split, settings: DatasetSettings, tables: Mapping[str, pa.Table]
+    grids: Mapping[str, list[SessionGrid]],
+    train: Split,
+    settings: DatasetSettings,
+    tables: Mapping[str, pa.Table],
+    profile: FloatArray,
 ) -> Spec:
     """The spec, its scaler fitted on training rows and targets alone."""
     features: dict[str, list[Rows]] = {}
     targets: dict[str, list[Rows]] = {}
-    for grid, minutes in _usable(grids, train):
-        last = _starts(grid, minutes, settings) + settings.window_min - 1
-        returns = np.log(grid.close[last + settings.horizon_min] / grid.close[last]).astype(np.float32)
-        features.setdefault(grid.ticker, []).append(grid.features[:minutes][grid.observed[:minutes]])
+    for grid, count in _usable(grids, train):
+        last = _starts(grid, count, settings) + settings.window_min - 1
+        future = np.stack([grid.close[last + minutes] for minutes in settings.horizons_min], axis=-1)
+        returns = np.log(future / grid.close[last, None]).astype(np.float32)
+        features.setdefault(grid.ticker, []).append(grid.features[:count][grid.observed[:count]])
         targets.setdefault(grid.ticker, []).append(returns)
     trained = [ticker for ticker in features if sum(map(len, targets[ticker]))]
     pooled = fit_scale(
@@ -227,10 +215,11 @@ def _fit_spec(
     content += [column.to_numpy().tobytes() for name in SPLITS for column in tables[name].drop(["ticker"]).columns]
     return Spec(
         window_min=settings.window_min,
-        horizon_min=settings.horizon_min,
+        horizons_min=settings.horizons_min,
         features=contract.FEATURES,
         scales=scales,
         default_scale=pooled,
+        volume_profile=tuple(profile.tolist()),
         fingerprint=fingerprint(*content, ",".join(sorted(grids)).encode()),
     )
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from app import contract
+from app.dataset.features import FloatArray
 from app.errors import BadBars
 from app.ingest.bars import bar_starts
 from app.sessions import Session, market_day, utc
@@ -21,7 +21,7 @@ FAULTY_ZERO_BARS = 10
 USUAL_ZERO_BARS = 2
 """... when its other sessions hold no more than this (median). A thin ticker always has them: no finding."""
 
-Volumes = Mapping[tuple[str, date], npt.NDArray[np.int64]]
+Volumes = Mapping[tuple[str, date], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_bars(bars: pa.Table) -> None:
 def volume_faults(volumes: Volumes, standard_days: Collection[date] | None = None) -> tuple[VolumeFault, ...]:
     """Sessions whose volume cannot be right: many zero-volume bars in a ticker that otherwise has none.
 
-    volumes: int64 (bars,) of each (ticker, day). What is usual is the median over the ticker's sessions
+    volumes: float64 (bars,) of each (ticker, day). What is usual is the median over the ticker's sessions
     with few zero bars, so that faulty sessions do not set their own standard, and on `standard_days` (the
     training days, so that no later day has a say; all days by default). A ticker without such a session
     has no standard and no finding. `total_ratio` tells how far the session's total is off.

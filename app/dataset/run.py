@@ -29,7 +29,7 @@ def run_dataset(
     dataset = build_dataset(bars, sessions, settings, on_ticker=lambda done, total: report(done, total, "tickers"))
     models.delete(contract.dataset_spec_key(run_id))  # an earlier spec must not stand beside these splits
     for name, table in dataset.splits.items():
-        put_table(models, contract.dataset_key(run_id, name), table)
+        put_table(models, contract.dataset_key(run_id, name), table, [group.rows for group in dataset.groups[name]])
     found = dataset.report()
     models.put_json(contract.dataset_spec_key(run_id), found)  # after the splits: it says that the dataset is whole
     models.put_json(contract.LATEST_DATASET_KEY, {"run_id": run_id})

@@ -1,13 +1,13 @@
 """Windows as views: an index into resident rows, never a copy of 60 overlapping ones.
 
-A window of `window_min` rows starts at `start`; its last input is row start + window - 1 and its target
-the log return from there to row start + window - 1 + horizon (window 60, horizon 5: rows i..i+59, target
-i+64). Windows lie within one session of one ticker.
+A window of `window_min` rows starts at `start`; its last input is row start + window - 1 and its targets are
+the log returns from there to row start + window - 1 + horizon (window 60, horizon 5: rows i..i+59, target
+i+64). Windows lie within one session of one ticker, their furthest target too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from app.errors import TooFewBars
 from app.ingest.bars import bar_starts
 
 Index = npt.NDArray[np.int64]
+
+_BY_WINDOW = ("targets", "last_price", "future_price", "target_std", "ticker", "as_of")
 
 
 def session_starts(observed: npt.NDArray[np.bool_], window: int, horizon: int, max_filled_share: float) -> Index:
@@ -43,10 +45,10 @@ def session_starts(observed: npt.NDArray[np.bool_], window: int, horizon: int, m
 class WindowSet:
     """The rows of one split, resident, and the windows that they hold.
 
-    rows: scaled features, float32 (rows, features); starts: int64 (n,) into rows; targets: float32 (n,)
-    log returns over the horizon; last_price, future_price: float64 (n,) USD at the window's end and at its
-    target; target_std: float32 (n,) unit in which the model forecasts; ticker: int64 (n,) into tickers;
-    as_of: int64 (n,) epoch seconds of the last input's bar.
+    rows: scaled features, float32 (rows, features); starts: int64 (n,) into rows; targets: float32
+    (n, horizons) log returns; last_price: float64 (n,) USD at the window's end; future_price: float64
+    (n, horizons) USD at its targets; target_std: float32 (n, horizons) units in which the model forecasts;
+    ticker: int64 (n,) into tickers; as_of: int64 (n,) epoch seconds of the last input's bar.
     """
 
     rows: Rows
@@ -64,6 +66,14 @@ class WindowSet:
         """Number of windows."""
         return len(self.starts)
 
+    def between(self, first: int, end: int) -> WindowSet:
+        """The windows numbered first to end - 1, with the rows that they need alone."""
+        starts = self.starts[first:end]
+        low = int(starts[0]) if len(starts) else 0
+        high = int(starts[-1]) + self.window if len(starts) else 0
+        cut = {name: getattr(self, name)[first:end] for name in _BY_WINDOW}
+        return replace(self, rows=self.rows[low:high], starts=starts - low, **cut)
+
     def inputs(self, chosen: Index | slice) -> Rows:
         """Inputs of the chosen windows: float32 (k, window, features), gathered from one view."""
         view = np.lib.stride_tricks.sliding_window_view(self.rows, self.window, axis=0)
@@ -71,9 +81,9 @@ class WindowSet:
 
 
 def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSet:
-    """Cut a stored split (dense rows ordered by ticker and time) into windows.
+    """Cut stored rows (dense, ordered by ticker and time) into windows, of whole sessions in the rows' order.
 
-    Raises TooFewBars when it holds none.
+    Raises TooFewBars when they hold none.
     """
     encoded = table["ticker"].combine_chunks().dictionary_encode()
     tickers: tuple[str, ...] = tuple(encoded.dictionary.to_pylist())
@@ -85,19 +95,20 @@ def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSe
     raw = np.stack([table[name].to_numpy() for name in spec.features], axis=-1).astype(np.float32)
     edges = np.flatnonzero((np.diff(code) != 0) | (np.diff(ts) != BAR_S)) + 1
     bounds = zip(np.concatenate([[0], edges]), np.concatenate([edges, [len(code)]]), strict=True)
-    window, horizon = spec.window_min, spec.horizon_min
+    window, horizon = spec.window_min, max(spec.horizons_min)
     starts = np.concatenate(
         [first + session_starts(observed[first:end], window, horizon, max_filled_share) for first, end in bounds]
     )
     if not len(starts):
         raise TooFewBars(f"no window of {window} minutes with a target {horizon} minutes later in {len(table)} rows")
     last = starts + window - 1
+    future_price = np.stack([close[last + minutes] for minutes in spec.horizons_min], axis=-1)
     return WindowSet(
         rows=scale(raw, mean[code], std[code]),
         starts=starts,
-        targets=np.log(close[last + horizon] / close[last]).astype(np.float32),
+        targets=np.log(future_price / close[last, None]).astype(np.float32),
         last_price=close[last],
-        future_price=close[last + horizon],
+        future_price=future_price,
         target_std=target_std[code[last]],
         ticker=code[last],
         as_of=ts[last],

@@ -1,4 +1,4 @@
-"""Between training and serving: a model takes over when it beats the forecast that the price stays.
+"""Between training and serving: a model takes over when it is no worse than "the price stays" and what serves.
 
 Standard library and boto3 alone: the same functions run in the gate's and the promotion's Lambda.
 """
@@ -14,13 +14,17 @@ from app import contract
 from app.errors import ObjectMissing, TrainingError
 from app.storage import Bucket
 
+_SAME = 1e-9
+"""Skills that differ by less are the same."""
+
 
 @dataclass(frozen=True)
 class Decision:
     """What the gate decided on a run's candidate, and why.
 
     skill: 1 - MSE / MSE of persistence on the validation days, over `windows` windows. serving: id of the
-    model that is current, empty when there is none.
+    model that is current, empty when there is none. serving_skill: that model's skill on the same windows, None
+    where it was not compared.
     """
 
     promote: bool
@@ -29,6 +33,7 @@ class Decision:
     skill: float
     windows: int
     serving: str
+    serving_skill: float | None
 
     def to_json(self) -> dict[str, Any]:
         """As the Lambda answers."""
@@ -38,21 +43,24 @@ class Decision:
 def decide(models: Bucket, run_id: str, min_skill: float, now: datetime) -> Decision:
     """Judge the model that the run trained, and store the decision beside it.
 
-    Promoted is what has a skill above `min_skill` on the validation days. Raises ObjectMissing when the run
-    left no candidate and TrainingError when its metrics tell no skill.
+    Promoted is what has on the validation days a skill of at least `min_skill`, and no less than the current model
+    has on the same windows; where that one looks back or ahead by other minutes, the first is enough. A candidate that
+    was not compared with the model that is current by now is not promoted. Raises ObjectMissing when the run left no
+    candidate and TrainingError when its metrics tell no skill.
     """
     model_id = str(models.get_json(contract.candidate_key(run_id))["model_id"])
-    skill, windows = _validation(models, model_id)
-    promote = skill > min_skill
-    decision = Decision(
-        promote=promote,
-        reason=f"its skill over persistence, {skill:+.6g} on {windows:,} validation windows,"
-        f" is {'above' if promote else 'not above'} gate.min_skill={min_skill:g}",
-        model_id=model_id,
-        skill=skill,
-        windows=windows,
-        serving=_serving(models),
+    key = contract.model_key(model_id, contract.MODEL_METRICS)
+    metrics, where = models.get_json(key), f"s3://{models.name}/{key}"
+    skill = _number(metrics, ("validation", "skill"), where, model_id)
+    windows = int(_number(metrics, ("validation", "windows"), where, model_id))
+    serving = _serving(models)
+    passes = skill >= min_skill
+    first = (
+        f"its skill over persistence, {skill:+.6g} on {windows:,} validation windows,"
+        f" is {'not ' if passes else ''}below gate.min_skill={min_skill:g}"
     )
+    holds, second, serving_skill = _compare(metrics, model_id, serving, where)
+    decision = Decision(passes and holds, f"{first}; {second}", model_id, skill, windows, serving, serving_skill)
     models.put_json(
         contract.model_key(model_id, contract.MODEL_DECISION),
         {**decision.to_json(), "decided_at": now.isoformat(timespec="seconds")},
@@ -60,12 +68,31 @@ def decide(models: Bucket, run_id: str, min_skill: float, now: datetime) -> Deci
     return decision
 
 
-def promote(models: Bucket, run_id: str, decided: str, now: datetime) -> dict[str, Any]:
+def _compare(metrics: Any, model_id: str, serving: str, where: str) -> tuple[bool, str, float | None]:
+    """Whether the candidate is no worse than the model that serves; why; that model's skill if it was compared."""
+    if not serving:
+        return True, "no model serves yet", None
+    if serving == model_id:
+        return True, "it serves already", None
+    compared = metrics.get("current") or {}
+    if compared.get("model_id") != serving:
+        other = f"was compared with {compared['model_id']}" if "model_id" in compared else "was compared with no model"
+        return False, f"model {serving} serves now and it {other}: train the run again", None
+    if "reason" in compared:
+        return True, f"it was not compared with model {serving}, which serves: {compared['reason']}", None
+    ours, theirs = (_number(metrics, ("current", name), where, model_id) for name in ("candidate_skill", "skill"))
+    holds = ours >= theirs - _SAME
+    higher = "no higher" if holds else "higher"
+    return holds, f"that of model {serving}, which serves, is {higher}, {theirs:+.6g} on the same windows", theirs
+
+
+def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving: str | None = None) -> dict[str, Any]:
     """Move `models/current.json` to the model that the run trained; returns what it holds then.
 
-    decided: id of the model on which the gate decided. A pointer that names this very model already is left as it
-    is. Raises ObjectMissing when the run left no candidate and TrainingError, the pointer unmoved, when the
-    candidate is another one meanwhile or one of its files is missing.
+    decided: id of the model on which the gate decided; serving: the one with which it was compared, empty when there
+    was none; None is not to ask. A pointer that names the decided model already is left as it is. Raises ObjectMissing
+    when the run left no candidate and TrainingError, the pointer unmoved, when the candidate or what serves is another
+    one meanwhile or one of the candidate's files is missing.
     """
     candidate = models.get_json(contract.candidate_key(run_id))
     model_id, sha256 = candidate["model_id"], candidate["sha256"]
@@ -80,25 +107,27 @@ def promote(models: Bucket, run_id: str, decided: str, now: datetime) -> dict[st
     held = _pointer(models)
     if (held.get("model_id"), held.get("sha256")) == (model_id, sha256):
         return held
+    if serving is not None and held and held["model_id"] not in (serving, model_id):
+        raise TrainingError(
+            f"model {held['model_id']} has been promoted since the gate decided on {model_id}: it is not promoted;"
+            " train the run again"
+        )
     pointer = {"model_id": model_id, "published_at": now.isoformat(timespec="seconds"), "sha256": sha256}
     models.put_json(contract.CURRENT_MODEL_KEY, pointer)
     return pointer
 
 
-def _validation(models: Bucket, model_id: str) -> tuple[float, int]:
-    """Skill on the validation days, and over how many windows."""
-    key = contract.model_key(model_id, contract.MODEL_METRICS)
-    metrics = models.get_json(key)
+def _number(metrics: Any, path: tuple[str, str], where: str, model_id: str) -> float:
+    """A finite number of a model's metrics; TrainingError where they hold none."""
     try:
-        skill, windows = float(metrics["validation"]["skill"]), int(metrics["validation"]["windows"])
+        found = float(metrics[path[0]][path[1]])
     except (KeyError, TypeError, ValueError) as exc:
         raise TrainingError(
-            f"s3://{models.name}/{key} tells no skill on the validation days: model {model_id} is not promoted;"
-            " train the run again"
+            f"{where} tells no number for {'.'.join(path)}: model {model_id} is not promoted; train the run again"
         ) from exc
-    if not math.isfinite(skill):
-        raise TrainingError(f"the skill of model {model_id} is {skill}: it is not promoted; train the run again")
-    return skill, windows
+    if not math.isfinite(found):
+        raise TrainingError(f"{'.'.join(path)} of model {model_id} is {found}: it is not promoted; train the run again")
+    return found
 
 
 def _serving(models: Bucket) -> str:

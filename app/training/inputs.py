@@ -1,18 +1,25 @@
-"""What a rank trains on: the run's dataset, from the model bucket or from a folder that mirrors it."""
+"""A stored dataset as a rank reads it: by column and by row group, so that a part costs what the part holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from app import contract
+from app.dataset.build import Group
 from app.dataset.spec import Spec
 from app.dataset.windows import WindowSet, window_set
 from app.errors import StorageError
 from app.settings import DatasetSettings
 from app.storage import Bucket
-from app.tables import get_table
 
 
 class DatasetFolder(Bucket):
@@ -23,9 +30,14 @@ class DatasetFolder(Bucket):
 
     def get(self, key: str) -> bytes:
         """The file named as the last part of the key; StorageError when it cannot be read."""
+        with self.open(key) as file:
+            return file.read()
+
+    def open(self, key: str) -> BinaryIO:
+        """That file, to be read in parts."""
         path = Path(self.name, key.rpartition("/")[2])
         try:
-            return path.read_bytes()
+            return path.open("rb")
         except OSError as exc:
             raise StorageError(
                 f"{path} cannot be read ({exc.strerror}): the channel must mirror {key.rpartition('/')[0]}/"
@@ -33,20 +45,107 @@ class DatasetFolder(Bucket):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The dataset's spec, the settings it was made with and the windows of the splits that were asked for."""
+class StoredDataset:
+    """What is known of a run's dataset before any of its rows is read.
 
+    source: the model bucket or a DatasetFolder; spec: of what the model takes; settings: those it was made with;
+    groups: row groups, and days: New York dates, of each split.
+    """
+
+    source: Bucket
+    run_id: str
     spec: Spec
     settings: DatasetSettings
-    splits: dict[str, WindowSet]
+    groups: dict[str, tuple[Group, ...]]
+    days: dict[str, list[str]]
+
+    def split(self, name: str) -> StoredSplit:
+        """One of its splits."""
+        key = contract.dataset_key(self.run_id, name)
+        return StoredSplit(self.source, key, self.spec, self.settings.max_filled_share, self.groups[name])
 
 
-def read_inputs(source: Bucket, run_id: str, splits: Iterable[str]) -> Inputs:
-    """Read the dataset of a run. source: the model bucket or a DatasetFolder."""
+def read_dataset(source: Bucket, run_id: str, features: Sequence[str]) -> StoredDataset:
+    """The dataset of a run, for a model that takes these features."""
     stored = source.get_json(contract.dataset_spec_key(run_id))
-    spec, settings = Spec.from_json(stored), DatasetSettings.model_validate(stored["settings"])
-    windows = {
-        name: window_set(get_table(source, contract.dataset_key(run_id, name)), spec, settings.max_filled_share)
-        for name in splits
-    }
-    return Inputs(spec, settings, windows)
+    return StoredDataset(
+        source=source,
+        run_id=run_id,
+        spec=Spec.from_json(stored).select(features),
+        settings=DatasetSettings.model_validate(stored["settings"]),
+        groups={name: tuple(Group(*group) for group in groups) for name, groups in stored["groups"].items()},
+        days=stored["days"],
+    )
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """A split, or some row groups of it that follow each other; `before`: windows of the split ahead of them."""
+
+    source: Bucket
+    key: str
+    spec: Spec
+    max_filled_share: float
+    groups: tuple[Group, ...]
+    before: int = 0
+
+    @property
+    def windows(self) -> int:
+        """How many windows these groups hold."""
+        return sum(group.windows for group in self.groups)
+
+    @property
+    def rows(self) -> int:
+        """How many rows these groups hold."""
+        return sum(group.rows for group in self.groups)
+
+    def read(self, first: int = 0, end: int | None = None) -> WindowSet:
+        """The windows of the split numbered first to end - 1; of the row groups that hold them alone."""
+        end = self.before + self.windows if end is None else end
+        low, high, before = self._groups_of(first, end)
+        windows = window_set(self._table(range(low, high)), self.spec, self.max_filled_share)
+        return windows.between(first - before, end - before)
+
+    def table(self) -> pa.Table:
+        """All stored rows, all columns."""
+        with self._file() as file:
+            return file.read(use_threads=False)
+
+    def copied(self, first: int, end: int, folder: str) -> StoredSplit:
+        """The row groups that hold these windows, copied into a file of a folder, one after another."""
+        low, high, before = self._groups_of(first, end)
+        path = Path(folder, self.key.rpartition("/")[2])
+        with self._file() as file, pq.ParquetWriter(path, file.schema_arrow, compression="lz4") as writer:
+            for number in range(low, high):
+                group = file.read_row_group(number, use_threads=False)
+                writer.write_table(group, row_group_size=max(1, len(group)))
+        return StoredSplit(
+            DatasetFolder(folder), self.key, self.spec, self.max_filled_share, self.groups[low:high], before
+        )
+
+    def _groups_of(self, first: int, end: int) -> tuple[int, int, int]:
+        """First and behind-last group that hold these windows, and the windows of the split ahead of them."""
+        ends = list(accumulate((group.windows for group in self.groups), initial=self.before))
+        inside = [i for i in range(len(self.groups)) if ends[i] < end and ends[i + 1] > first]
+        if not inside:
+            return 0, 0, self.before
+        return inside[0], inside[-1] + 1, ends[inside[0]]
+
+    def _table(self, groups: range) -> pa.Table:
+        columns = ["ticker", "ts", "close", "observed", *self.spec.features]
+        with self._file() as file:  # without threads: see app.tables
+            return file.read_row_groups(list(groups), columns=columns, use_threads=False)
+
+    def _file(self) -> pq.ParquetFile:
+        opened = self.source.open(self.key)
+        try:
+            return pq.ParquetFile(opened)
+        except pa.ArrowInvalid as exc:
+            raise StorageError(f"{self.source.name}/{self.key} is not a Parquet object: {exc}") from exc
+
+
+def local_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what a rank copies from S3; gone with the process."""
+    with suppress(OSError):
+        return tempfile.TemporaryDirectory(prefix="stockflow-dataset-")
+    raise StorageError(f"no temporary folder can be made in {tempfile.gettempdir()}: free space or set TMPDIR")

@@ -1,83 +1,149 @@
 """The compiled parts of training: one step over all ranks, and forecasts in fixed chunks.
 
 With Keras 3, Horovod's own optimizer wrapper and tape do not average gradients, and do not say so. What
-averages: gradients taken with respect to `variable.value` in an XLA function, `hvd.grouped_allreduce`
-outside of it, then `apply_gradients`. Horovod's operations cannot stand inside an XLA function.
+averages: gradients taken with respect to `variable.value` in one function, `hvd.grouped_allreduce` outside of
+it, then `apply_gradients`. Horovod's operations cannot stand inside a function that XLA compiles.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import horovod.tensorflow as hvd
+import keras
 import numpy as np
 import tensorflow as tf
 
 from app.dataset.features import FloatArray, Rows
 from app.dataset.windows import Index, WindowSet
+from app.settings import TrainingSettings
+from app.training.model import window_losses
 
 _CHUNK = 1024
+_ROW_STEP = 1 << 14
+"""Rows are padded to a multiple of it: chunks of like size share one compiled function."""
 
 
 class Resident:
-    """A split in memory, from which batches are gathered by window number."""
+    """Windows on the device, from which batches are gathered by number: each row is held once."""
 
     def __init__(self, windows: WindowSet) -> None:
-        self._rows = tf.constant(windows.rows)  # (rows, features)
-        self._starts = tf.constant(windows.starts.astype(np.int32))  # (windows,)
-        self._targets = tf.constant(windows.targets / windows.target_std)  # (windows,)
-        self._offsets = tf.range(windows.window, dtype=tf.int32)  # (window,)
-
-    def inputs(self, chosen: Any) -> Any:
-        """Inputs (batch, window, features) of the windows numbered `chosen` (batch,)."""
-        starts = tf.gather(self._starts, chosen)
-        return tf.gather(self._rows, starts[:, None] + self._offsets)
-
-    def targets(self, chosen: Any) -> Any:
-        """Targets (batch,) in units of target_std."""
-        return tf.gather(self._targets, chosen)
+        spare = -len(windows.rows) % _ROW_STEP
+        self.rows = tf.constant(np.pad(windows.rows, ((0, spare), (0, 0))))  # (rows, features)
+        self.starts = tf.constant(windows.starts.astype(np.int32))  # (windows,)
+        self.targets = tf.constant(windows.targets / windows.target_std)  # (windows, horizons)
+        self.window = windows.window
 
 
-def make_train_step(model: Any, optimizer: Any, data: Resident) -> Callable[[Index], Any]:
-    """One step: gradients of this rank's batch, averaged over all ranks, applied. Returns the loss."""
-    variables = model.trainable_variables
-    values = [variable.value for variable in variables]
+class TrainStep:
+    """One step of all ranks: gradients of each rank's batch, averaged, applied. kernel: "xla" or "graph"."""
 
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-    def loss_and_gradients(chosen: Any) -> Any:
+    def __init__(self, model: Any, optimizer: Any, settings: TrainingSettings, kernel: str) -> None:
+        variables = model.trainable_variables
+        gradients_of = make_gradients(model, optimizer, kernel)
+        compression = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}[settings.compression]
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        dropout = model.get_layer("dropout").seed_generator.state if settings.dropout else None
+        rank = tf.constant(settings.seed + hvd.rank(), tf.uint32)
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def step(rows: Any, starts: Any, targets: Any, chosen: Any, rate: Any, number: Any) -> Any:
+            inner.learning_rate.assign(rate)
+            if dropout is not None:  # masks follow from seed, rank and step: nothing to remember between steps
+                dropout.assign(tf.stack([rank, number]))
+            loss, gradients = gradients_of(rows, starts, targets, chosen)
+            averaged = hvd.grouped_allreduce(gradients, op=hvd.Average, compression=compression)
+            optimizer.apply_gradients(zip(averaged, variables, strict=True))
+            return loss
+
+        self._step = step
+
+    def __call__(self, data: Resident, chosen: Index, *, rate: float, number: int) -> Any:
+        """Take the step `number` of the job with the windows numbered chosen (batch,); returns this rank's loss."""
+        which = tf.constant(chosen.astype(np.int32))
+        return self._step(
+            data.rows,
+            data.starts,
+            data.targets,
+            which,
+            tf.constant(rate, tf.float32),
+            tf.constant(number % 2**32, tf.uint32),
+        )
+
+
+def make_gradients(model: Any, optimizer: Any, kernel: str) -> Callable[..., Any]:
+    """The function (rows, starts, targets, chosen) -> (mean loss, gradients), windows gathered inside of it."""
+    values = [variable.value for variable in model.trainable_variables]
+    scaled = optimizer.scale_loss if hasattr(optimizer, "scale_loss") else (lambda loss: loss)
+    window = model.input_shape[1]
+
+    @tf.function(jit_compile=kernel == "xla")  # type: ignore[untyped-decorator]
+    def gradients_of(rows: Any, starts: Any, targets: Any, chosen: Any) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            forecast = model(data.inputs(chosen), training=True)[:, 0]
-            loss = tf.reduce_mean(tf.square(forecast - data.targets(chosen)))
-        return loss, tape.gradient(loss, values)
+            forecast = model(_gather(rows, starts, chosen, window), training=True)
+            loss = tf.reduce_mean(window_losses(forecast, tf.gather(targets, chosen)))
+            whole = scaled(loss)
+        return loss, tape.gradient(whole, values)
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def step(chosen: Any) -> Any:
-        loss, gradients = loss_and_gradients(chosen)
-        averaged = hvd.grouped_allreduce(gradients, op=hvd.Average)
-        optimizer.apply_gradients(zip(averaged, variables, strict=True))
-        return loss
-
-    return lambda chosen: step(tf.constant(chosen.astype(np.int32)))
+    made: Callable[..., Any] = gradients_of
+    return made
 
 
-def make_forecast(model: Any, data: Resident) -> Callable[[Index], Rows]:
-    """Forecasts of the windows numbered (n,): float32 (n,) in units of target_std, without dropout."""
+def faster_kernel(model: Any, optimizer: Any, data: Resident, batch: int) -> str:
+    """XLA on a CPU; on a GPU whichever of XLA and the graph with cuDNN's LSTM takes its gradients faster."""
+    if not tf.config.list_logical_devices("GPU"):
+        return "xla"
+    chosen = tf.zeros(batch, tf.int32)
+    taken: dict[str, float] = {}
+    for kernel in ("xla", "graph"):
+        gradients_of = make_gradients(model, optimizer, kernel)
+        for number in range(25):
+            if number == 5:  # the first ones compile
+                started = time.perf_counter()
+            loss, _ = gradients_of(data.rows, data.starts, data.targets, chosen)
+            float(loss)
+        taken[kernel] = time.perf_counter() - started
+    return min(taken, key=taken.__getitem__)
 
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-    def chunk(chosen: Any) -> Any:
-        return model(data.inputs(chosen), training=False)[:, 0]
 
-    def forecast(chosen: Index) -> Rows:
-        parts = [np.empty(0, np.float32)]
-        for first in range(0, len(chosen), _CHUNK):
-            part = chosen[first : first + _CHUNK]
-            padded = np.pad(part, (0, _CHUNK - len(part)))  # one shape, one compilation
-            parts.append(chunk(tf.constant(padded.astype(np.int32))).numpy()[: len(part)])
-        return np.concatenate(parts)
+class Forecaster:
+    """Forecasts of windows, without dropout, in chunks of one size: one compilation for each set of rows."""
 
-    return forecast
+    def __init__(self, model: Any) -> None:
+        window = model.input_shape[1]
+
+        @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+        def chunk(rows: Any, starts: Any, targets: Any, chosen: Any) -> Any:
+            forecast = model(_gather(rows, starts, chosen, window), training=False)
+            return forecast, window_losses(forecast, tf.gather(targets, chosen))
+
+        self._chunk = chunk
+        self._outputs = model.output_shape[1:]
+
+    def __call__(self, data: Resident, on_chunk: Callable[[], None] = lambda: None) -> tuple[Rows, Rows]:
+        """Forecasts (n, horizons, 4) of all n windows and the loss of each (n,), in units of target_std."""
+        forecasts, losses = [np.empty((0, *self._outputs), np.float32)], [np.empty(0, np.float32)]
+        count = int(data.starts.shape[0])
+        for first in range(0, count, _CHUNK):
+            held = min(_CHUNK, count - first)
+            chosen = tf.constant(np.pad(np.arange(first, first + held), (0, _CHUNK - held)).astype(np.int32))
+            forecast, loss = self._chunk(data.rows, data.starts, data.targets, chosen)
+            forecasts.append(forecast.numpy()[:held])
+            losses.append(loss.numpy()[:held])
+            on_chunk()
+        return np.concatenate(forecasts), np.concatenate(losses)
+
+
+def make_optimizer(model: Any, settings: TrainingSettings) -> Any:
+    """Adam, with its loss scaled where gradients in half precision would vanish."""
+    optimizer: Any = keras.optimizers.Adam(settings.learning_rate)
+    if settings.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
 
 
 def broadcast(model: Any, optimizer: Any) -> None:
@@ -101,6 +167,11 @@ def rank_weight_max_diff(model: Any) -> float:
     flat = np.concatenate([np.asarray(variable).ravel() for variable in model.weights])
     gathered: FloatArray = hvd.allgather(tf.constant(flat[None, :])).numpy()  # (ranks, weights)
     return float(np.abs(gathered - gathered[0]).max())
+
+
+def _gather(rows: Any, starts: Any, chosen: Any, window: int) -> Any:
+    """Inputs (batch, window, features) of the windows numbered `chosen` (batch,)."""
+    return tf.gather(rows, tf.gather(starts, chosen)[:, None] + tf.range(window, dtype=tf.int32))
 
 
 def _state(model: Any, optimizer: Any) -> list[Any]:

@@ -1,0 +1,209 @@
+"""The loop over epochs and steps that every rank runs, and that goes on where a checkpoint stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import horovod.tensorflow as hvd
+import keras
+import numpy as np
+import tensorflow as tf
+
+from app.dataset.windows import WindowSet
+from app.errors import TrainingError
+from app.sessions import utc
+from app.settings import TrainingSettings
+from app.training.checkpoint import Checkpoints
+from app.training.model import build_model
+from app.training.part import Batch, Part
+from app.training.resumption import Row, all_losses, resume, save
+from app.training.schedule import learning_rate
+from app.training.steps import Forecaster, Resident, TrainStep, faster_kernel, make_optimizer, rank_weight_max_diff
+from app.training.watchdog import Watchdog
+
+_SHOWN = 6
+"""Tickers of a batch that an error names."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted model, on rank 0 with the weights of its best epoch, and what was measured on the way.
+
+    history: a row for each epoch; best_epoch: counts from 1; start_s: until the first step was done, compilation
+    included; train_s: all steps of this process, without checkpoints and validation.
+    """
+
+    model: Any
+    history: list[Row]
+    steps_per_epoch: int
+    best_epoch: int
+    rank_weight_max_diff: float
+    kernel: str
+    start_s: float
+    train_s: float
+
+
+def fit(
+    settings: TrainingSettings,
+    train: Part,
+    validation: WindowSet,
+    checkpoints: Checkpoints | None,
+    watchdog: Watchdog,
+    on_epoch: Callable[[int, Row], None] = lambda epoch, row: None,
+    on_start: Callable[[int], None] = lambda epoch: None,
+) -> Trained:
+    """Train until the last epoch, from the newest checkpoint on.
+
+    train: this rank's part; validation: this rank's share of the validation windows; checkpoints: rank 0's alone.
+    on_epoch: told the finished epoch, from 1, and what it measured. on_start: told the epoch of the first step.
+    """
+    fitting = _Fitting(settings, train, validation, checkpoints, watchdog)
+    at = fitting.at
+    while at.epoch < settings.epochs:
+        at.history.append(fitting.epoch(on_start))
+        if _best_epoch(at.history) == len(at.history):
+            at.best = [np.asarray(variable) for variable in fitting.model.weights]
+        at.epoch, at.done, at.losses = at.epoch + 1, 0, []
+        fitting.save()
+        on_epoch(at.epoch, at.history[-1])
+    difference = rank_weight_max_diff(fitting.model)
+    for variable, array in zip(fitting.model.weights, at.best, strict=True):
+        variable.assign(array)
+    return Trained(
+        model=fitting.model,
+        history=at.history,
+        steps_per_epoch=fitting.steps,
+        best_epoch=_best_epoch(at.history),
+        rank_weight_max_diff=difference,
+        kernel=at.kernel,
+        start_s=fitting.start_s,
+        train_s=fitting.train_s,
+    )
+
+
+class _Fitting:
+    """A model in training on one rank."""
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        train: Part,
+        validation: WindowSet,
+        checkpoints: Checkpoints | None,
+        watchdog: Watchdog,
+    ) -> None:
+        self._begun = time.perf_counter()
+        self._settings, self._train, self._checkpoints, self._watchdog = settings, train, checkpoints, watchdog
+        self.start_s = self.train_s = 0.0
+        self.steps = train.steps_per_epoch(settings.batch)
+        self._warmup = round(settings.warmup_epochs * self.steps)
+        keras.utils.set_random_seed(settings.seed)
+        shape = validation.window, validation.rows.shape[1], validation.targets.shape[1]
+        self.model = build_model(*shape, settings)
+        self._optimizer = make_optimizer(self.model, settings)
+        watchdog.beat("looking for a checkpoint")
+        self.at = resume(checkpoints, self.model, self._optimizer)
+        self._chunk, self._data = train.chunk(0), Resident(train.chunk(0))
+        if not self.at.kernel:
+            self.at.kernel = settings.kernel if settings.kernel != "auto" else self._faster_kernel()
+        self._step = TrainStep(self.model, self._optimizer, settings, self.at.kernel)
+        self._validate = _Validation(self.model, validation, watchdog)
+
+    def epoch(self, on_start: Callable[[int], None]) -> Row:
+        """The rest of the running epoch; returns what it measured."""
+        at, settings = self.at, self._settings
+        taken_s, begun_at = 0.0, at.done
+        last: tuple[int, Batch, Any] | None = None
+        tick = time.perf_counter()
+        for batch in self._train.batches(epoch=at.epoch, seed=settings.seed, batch=settings.batch, position=at.done):
+            loss = self._take(batch)
+            _check_loss(at.epoch, last)
+            last = at.done, batch, loss
+            if not self.start_s:
+                float(loss)
+                self.start_s = time.perf_counter() - self._begun
+                on_start(at.epoch)
+            if self._is_due():
+                _check_loss(at.epoch, last)
+                taken_s += time.perf_counter() - tick
+                self.save()
+                tick = time.perf_counter()
+        _check_loss(at.epoch, last)
+        taken_s += time.perf_counter() - tick
+        self.train_s += taken_s
+        per_step = taken_s / (at.done - begun_at)
+        return {
+            "loss": float(all_losses(at.losses).mean(dtype=np.float64)),
+            "validation_loss": self._validate(),
+            "s_per_epoch": per_step * self.steps,
+            "s_per_step": per_step,
+            "sequences_per_s": settings.batch * hvd.size() / per_step,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of where the job stands."""
+        self._watchdog.beat("writing a checkpoint")
+        save(self._checkpoints, self.at, self._done(), self.model, self._optimizer)
+
+    def _take(self, batch: Batch) -> Any:
+        if batch.chunk is not self._chunk:
+            self._chunk, self._data = batch.chunk, Resident(batch.chunk)
+        base, number = self._settings.learning_rate, self._done()
+        rate = learning_rate(number, base=base, ranks=hvd.size(), warmup_steps=self._warmup)
+        loss = self._step(self._data, batch.chosen, rate=rate, number=number)
+        self.at.losses.append(loss)
+        self.at.done += 1
+        self._watchdog.beat(f"epoch {self.at.epoch + 1} after step {self.at.done}")
+        return loss
+
+    def _done(self) -> int:
+        """Steps of the whole job that are done."""
+        return self.at.epoch * self.steps + self.at.done
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is due; the end of an epoch writes its own."""
+        every = self._settings.checkpoint_steps
+        return bool(every) and self._done() % every == 0 and self.at.done < self.steps
+
+    def _faster_kernel(self) -> str:
+        """Rank 0's choice: kernels round differently, so ranks and restarts must use one."""
+        mine = ""
+        if hvd.rank() == 0:
+            mine = faster_kernel(self.model, self._optimizer, self._data, self._settings.batch)
+        agreed: str = hvd.broadcast_object(mine, root_rank=0, name="kernel")
+        return agreed
+
+
+class _Validation:
+    """The validation loss over all ranks' shares: the same on every rank."""
+
+    def __init__(self, model: Any, windows: WindowSet, watchdog: Watchdog) -> None:
+        self._forecast, self._data, self._watchdog = Forecaster(model), Resident(windows), watchdog
+
+    def __call__(self) -> float:
+        _, losses = self._forecast(self._data, lambda: self._watchdog.beat("validation"))
+        mine = tf.constant([losses.sum(dtype=np.float64), len(losses)], tf.float64)
+        total, count = hvd.allreduce(mine, op=hvd.Sum, name="validation").numpy()
+        return float(total / count)
+
+
+def _check_loss(epoch: int, last: tuple[int, Batch, Any] | None) -> None:
+    """TrainingError that names the batch whose loss is no number. Looked at a step late: a GPU need not wait."""
+    if last is None or np.isfinite(float(last[2])):
+        return
+    number, batch, loss = last
+    chunk, chosen = batch.chunk, batch.chosen
+    names = sorted({chunk.tickers[i] for i in chunk.ticker[chosen]})
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
+    first, end = (utc(int(ts)).isoformat() for ts in (chunk.as_of[chosen].min(), chunk.as_of[chosen].max()))
+    raise TrainingError(
+        f"the loss is {float(loss)} in epoch {epoch + 1} at step {number + 1}, with a batch of {len(chosen)} windows of"
+        f" {shown}, as of {first} to {end}: look at their bars, or lower training.learning_rate"
+    )
+
+
+def _best_epoch(history: list[Row]) -> int:
+    return 1 + int(np.argmin([row["validation_loss"] for row in history]))

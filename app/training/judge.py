@@ -1,0 +1,103 @@
+"""What a trained model is worth: calibrated on the validation days, measured there and on the untouched test days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+
+from app.dataset.features import FloatArray
+from app.dataset.forecast import calibrate, calibrated
+from app.dataset.spec import Spec
+from app.dataset.windows import WindowSet
+from app.storage import Bucket
+from app.training.current import compare_current
+from app.training.evaluate import SplitMetrics, evaluate
+from app.training.fit import Trained
+from app.training.inputs import StoredDataset
+from app.training.linear import LinearModel, LinearSums, fit_linear
+from app.training.part import Part
+from app.training.steps import Forecaster, Resident
+
+_LINEAR_WINDOWS = 50_000
+"""Training windows of one rank that the linear model is fitted to: it has few weights."""
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's spec with its calibration, and its metrics by split; sample: test inputs to compare exports on."""
+
+    spec: Spec
+    validation: SplitMetrics
+    test: SplitMetrics
+    linear: SplitMetrics
+    current: dict[str, Any] | None
+    sample: Any
+
+
+def train_sums(train: Part) -> LinearSums:
+    """What the linear model needs of the training windows of all ranks; every rank calls it."""
+    windows = train.chunk(0)
+    every = -(-len(windows) // _LINEAR_WINDOWS)
+    mine = _sums(windows, slice(None, None, every))
+    parts = (mine.gram, mine.moment, mine.square, np.float64(mine.count))
+    added = [hvd.allreduce(tf.constant(part), op=hvd.Sum, name=f"linear.{i}").numpy() for i, part in enumerate(parts)]
+    return LinearSums(added[0], added[1], added[2], float(added[3]))
+
+
+def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, models: Bucket, seed: int) -> Judged:
+    """Measure rank 0's model. The test days are read here and nowhere before."""
+    spec, forecaster = dataset.spec, Forecaster(trained.model)
+    validation_split = dataset.split("validation")
+    validation = validation_split.read()
+    raw, _ = forecaster(Resident(validation))
+    spec = replace(spec, calibration=calibrate(raw, validation.targets / validation.target_std))
+    linear = fit_linear(sums, _sums(validation, slice(None)))
+    test = dataset.split("test").read()
+    forecast, _ = forecaster(Resident(test))
+    predicted = _linear_returns(linear, test)
+    validated = _measured(calibrated(raw, spec.calibration), validation, spec, seed, None)
+    return Judged(
+        spec=spec,
+        validation=validated,
+        test=_measured(calibrated(forecast, spec.calibration), test, spec, seed, predicted),
+        linear=_measured(predicted[..., None] / test.target_std[..., None], test, spec, seed, None),
+        current=compare_current(
+            models, validation_split.table(), spec, dataset.settings.max_filled_share, validated.skill
+        ),
+        sample=test.inputs(slice(0, 64)),
+    )
+
+
+def _measured(
+    forecast: FloatArray, windows: WindowSet, spec: Spec, seed: int, linear: FloatArray | None
+) -> SplitMetrics:
+    """Metrics of forecasts in units of target_std; linear: log returns of the linear model."""
+    return evaluate(
+        forecast * windows.target_std[..., None].astype(np.float64),
+        last_price=windows.last_price,
+        future_price=windows.future_price,
+        as_of=windows.as_of,
+        horizons_min=spec.horizons_min,
+        seed=seed,
+        linear=linear,
+    )
+
+
+def _sums(windows: WindowSet, chosen: slice) -> LinearSums:
+    numbers = np.arange(len(windows))[chosen]
+    parts = (numbers[first : first + _CHUNK] for first in range(0, len(numbers), _CHUNK))
+    sums = (LinearSums.of(windows.inputs(part), windows.targets[part] / windows.target_std[part]) for part in parts)
+    return reduce(LinearSums.added, sums)
+
+
+def _linear_returns(model: LinearModel, windows: WindowSet) -> FloatArray:
+    """Log returns (n, horizons) that the linear model forecasts."""
+    parts = [model.predict(windows.inputs(slice(first, first + _CHUNK))) for first in range(0, len(windows), _CHUNK)]
+    returns: FloatArray = np.concatenate(parts) * windows.target_std
+    return returns
