@@ -37,7 +37,8 @@ class _Object:
 class FakeS3:
     """The calls of boto3's S3 client that app.storage makes, in memory; keys are those of one bucket.
 
-    puts: keys in the order they were written. error: raised by every call instead of an answer.
+    puts: keys in the order they were written. gets: (key, bytes sent) of what was read, in order. error: raised by
+    every call instead of an answer.
     """
 
     meta = SimpleNamespace(endpoint_url="http://x")
@@ -45,6 +46,7 @@ class FakeS3:
     def __init__(self, error: Exception | None = None) -> None:
         self.objects: dict[str, _Object] = {}
         self.puts: list[str] = []
+        self.gets: list[tuple[str, range]] = []
         self.error = error
 
     def put_object(self, **call: Any) -> None:
@@ -55,18 +57,24 @@ class FakeS3:
         self.objects[call["Key"]] = _Object(call["Body"], written)
 
     def get_object(self, **call: Any) -> dict[str, Any]:
-        """An object's body, or NoSuchKey."""
+        """An object's body, or the part of it that Range names, or NoSuchKey."""
         self._fail_as_told()
         if call["Key"] not in self.objects:
             raise client_error("NoSuchKey")
-        return {"Body": io.BytesIO(self.objects[call["Key"]].body)}
+        body = self.objects[call["Key"]].body
+        first, last = map(int, call.get("Range", f"bytes=0-{len(body)}").removeprefix("bytes=").split("-"))
+        if first >= max(1, len(body)):
+            raise client_error("InvalidRange")
+        sent = range(first, min(last + 1, len(body)))
+        self.gets.append((call["Key"], sent))
+        return {"Body": io.BytesIO(body[sent.start : sent.stop])}
 
     def head_object(self, **call: Any) -> dict[str, Any]:
-        """Nothing, or the bare 404 that an answer without a body can tell."""
+        """An object's size, or the bare 404 that an answer without a body can tell."""
         self._fail_as_told()
         if call["Key"] not in self.objects:
             raise client_error("404", "HeadObject")
-        return {}
+        return {"ContentLength": len(self.objects[call["Key"]].body)}
 
     def delete_object(self, **call: Any) -> None:
         """Whatever was there is gone."""
@@ -166,16 +174,17 @@ def make_bars(
 ) -> pa.Table:
     """Bars of one session, by default of all its minutes; a random walk of its own for each ticker and day.
 
-    The open differs from the close before it.
+    The open differs from the close before it; high and low lie beyond open and close.
     """
     at = np.arange(session.minutes) if minutes is None else np.asarray(minutes, np.int64)
     random = np.random.default_rng([*ticker.encode(), session.day.toordinal()])
     close = np.round(100 * np.exp(random.normal(0, 0.001, len(at)).cumsum()), 4) if closes is None else closes
     columns: dict[str, Any] = {"close": np.asarray(close, np.float64)}
     columns["open"] = np.round(columns["close"] * np.exp(random.normal(0, 0.0005, len(at))), 4)
-    columns["high"] = np.maximum(columns["open"], columns["close"])
-    columns["low"] = np.minimum(columns["open"], columns["close"])
     columns["volume"] = random.integers(1, 10_000, len(at)) if volumes is None else np.asarray(volumes, np.int64)
+    above, below = np.exp(random.exponential(0.0005, (2, len(at))))
+    columns["high"] = np.round(np.maximum(columns["open"], columns["close"]) * above, 4)
+    columns["low"] = np.round(np.minimum(columns["open"], columns["close"]) / below, 4)
     columns["ticker"] = [ticker] * len(at)
     schema = arrow_schema(contract.BARS)
     columns["ts"] = pa.array((session.open_ts + contract.BAR_S * at) * 1000).cast(schema.field("ts").type)
@@ -218,39 +227,3 @@ class FakeState:
     def update(self, value: tuple[bytes]) -> None:
         """Write it."""
         self.value = value
-
-
-def tiny_onnx(window: int) -> bytes:
-    """A network to work out by hand: (n, window, 2) -> (n, 1), the sum of 1 x the first and 10 x the second feature."""
-    from onnx import TensorProto, checker, helper
-
-    weights = helper.make_tensor("weights", TensorProto.FLOAT, [2 * window, 1], [1, 10] * window)
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", window, 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
-        [weights],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-class CountingSession:
-    """Stands in for onnxruntime's session: forecasts each window's first value, and keeps the sizes of its calls."""
-
-    newest: CountingSession
-
-    def __init__(self, model: bytes, options: Any, providers: Sequence[str]) -> None:
-        self.calls: list[int] = []
-        CountingSession.newest = self
-
-    def get_inputs(self) -> list[Any]:
-        """One input, x."""
-        return [type("Input", (), {"name": "x"})]
-
-    def run(self, names: None, inputs: Mapping[str, Any]) -> list[Any]:
-        """One forecast for each window."""
-        self.calls.append(len(inputs["x"]))
-        return [inputs["x"][:, 0, :1]]

@@ -1,4 +1,4 @@
-"""The state of one bucket of tickers: the last `window` feature rows of each, as one compact blob.
+"""The state of one bucket of tickers: the last `window` feature rows of each.
 
 Bars are applied in time order with the feature function of training, so that a window held here equals
 the window that the dataset phase cuts from the same bars, bit for bit. Missing minutes become the rows
@@ -9,35 +9,22 @@ session before, and `carried` says how many of its minutes do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from app import contract
-from app.dataset.features import FILLED_ROW, FloatArray, Rows, minute_features
+from app.contract import BAR_S
+from app.dataset.features import FloatArray, Minute, Rows, minute_features
+from app.dataset.spec import Spec
 from app.dataset.windows import Index
 from app.errors import ServingError
+from app.serving.ticks import Ticks
 from app.sessions import Session
 
 _NEVER = -1
-_BLOB_VERSION = b"1"
-_ARRAYS = ("rows", "position", "held", "carried", "last_ts", "last_close")
-
-
-@dataclass(frozen=True)
-class Ticks:
-    """Bars of one micro-batch for one bucket, in any order.
-
-    ticker: (n,) str; ts: int64 (n,) epoch seconds; open, close: float64 (n,) USD; volume: float64 (n,).
-    """
-
-    ticker: npt.NDArray[np.object_]
-    ts: Index
-    open: FloatArray
-    close: FloatArray
-    volume: FloatArray
+STATE = ("rows", "position", "held", "carried", "last_ts", "last_close", "session_open")
+"""The arrays of Rings: what is kept of each ticker."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +44,15 @@ class ReadyWindows:
 
 @dataclass
 class Rings:
-    """Ring buffers of n tickers.
+    """Ring buffers of n tickers, for a model with this spec.
 
-    rows: float32 (n, window, features), oldest row at `position`; held: int64 (n,) rows seen, at most
-    window; carried: how many of them lie in an earlier session; last_ts, last_close: of the newest bar.
-    late: bars that came after a newer one of their ticker, and were dropped.
+    rows: float32 (n, window, the spec's features), oldest row at `position`; held: int64 (n,) rows seen, at
+    most window; carried: how many of them lie in an earlier session; last_ts, last_close: of the newest bar;
+    session_open: open of the first bar in its session. late: bars that came after a newer one of their
+    ticker, and were dropped.
     """
 
+    spec: Spec
     tickers: tuple[str, ...]
     rows: Rows
     position: Index
@@ -71,42 +60,49 @@ class Rings:
     carried: Index
     last_ts: Index
     last_close: FloatArray
+    session_open: FloatArray
     late: int = 0
+    _volume_profile: FloatArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._volume_profile = np.array(self.spec.volume_profile, np.float64)
 
     @classmethod
-    def empty(cls, tickers: Sequence[str], window: int) -> Rings:
+    def empty(cls, tickers: Sequence[str], spec: Spec) -> Rings:
         """Rings that have seen nothing."""
         n = len(tickers)
         return cls(
+            spec=spec,
             tickers=tuple(tickers),
-            rows=np.zeros((n, window, len(contract.FEATURES)), np.float32),
+            rows=np.zeros((n, spec.window_min, len(spec.features)), np.float32),
             position=np.zeros(n, np.int64),
             held=np.zeros(n, np.int64),
             carried=np.zeros(n, np.int64),
             last_ts=np.full(n, _NEVER, np.int64),
             last_close=np.zeros(n, np.float64),
+            session_open=np.zeros(n, np.float64),
         )
 
     @property
     def window(self) -> int:
         """Minutes that a window holds."""
-        return int(self.rows.shape[1])
+        return self.spec.window_min
 
     def select(self, tickers: Sequence[str]) -> Rings:
         """The rings of these tickers; one that is not held starts empty."""
         place = {ticker: i for i, ticker in enumerate(self.tickers)}
-        chosen = Rings.empty(tickers, self.window)
+        chosen = Rings.empty(tickers, self.spec)
         known = np.array([i for i, ticker in enumerate(tickers) if ticker in place], np.int64)
         source = np.array([place[tickers[i]] for i in known], np.int64)
-        for name in _ARRAYS:
+        for name in STATE:
             getattr(chosen, name)[known] = getattr(self, name)[source]
         return chosen
 
     def joined(self, other: Rings) -> Rings:
         """These rings and then those of `other`."""
-        both = Rings.empty(self.tickers + other.tickers, self.window)
+        both = Rings.empty(self.tickers + other.tickers, self.spec)
         both.late = self.late + other.late
-        for name in _ARRAYS:
+        for name in STATE:
             setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         return both
 
@@ -126,7 +122,7 @@ class Rings:
             part = self._apply_minute(which[chosen[first]], chosen[first], ticks, sessions)
             if len(part.ticker):
                 parts.append(part)
-        return _concatenate(parts, self.window)
+        return _concatenate(parts, self.spec)
 
     def _apply_minute(self, who: Index, at: Index, ticks: Ticks, sessions: Sequence[Session]) -> ReadyWindows:
         """Bars of one minute, one for each ticker in `who`; `at` are their places in `ticks`."""
@@ -135,15 +131,28 @@ class Rings:
         self.late += int((~fresh).sum())
         who, at = who[fresh], at[fresh]
         if not len(who):
-            return _concatenate([], self.window)
+            return _concatenate([], self.spec)
         session = _session_of(ts, sessions)
         starts_session = self.last_ts[who] < session.open_ts
         self._end_sessions(who[starts_session], session, sessions)
-        since = np.where(starts_session, session.open_ts - contract.BAR_S, self.last_ts[who])
-        self._push_filled(who, (ts - since) // contract.BAR_S - 1)
+        self.session_open[who[starts_session]] = ticks.open[at[starts_session]]
+        # The session's first bar may come late: its open stands for the close before it, as on the grid.
         previous = np.where(starts_session, ticks.open[at], self.last_close[who])
-        # The session's first bar may come late: the open stands for the close before it, as on the grid.
-        self._push(who, minute_features(ticks.close[at], previous, ticks.volume[at]))
+        since = np.where(starts_session, session.open_ts - BAR_S, self.last_ts[who])
+        number = np.full(len(who), (ts - session.open_ts) // BAR_S)
+        self._push_filled(who, (ts - since) // BAR_S - 1, number, previous)
+        minute = Minute(
+            open=ticks.open[at],
+            high=ticks.high[at],
+            low=ticks.low[at],
+            close=ticks.close[at],
+            previous_close=previous,
+            session_open=self.session_open[who],
+            volume=ticks.volume[at],
+            number=number,
+            market_return=ticks.market_return[at],
+        )
+        self._push(who, minute)
         self.last_ts[who] = ts
         self.last_close[who] = ticks.close[at]
         return self._ready(who, ts)
@@ -153,21 +162,24 @@ class Rings:
         seen = who[self.last_ts[who] != _NEVER]
         earlier = [s for s in sessions if s.open_ts < new.open_ts]
         if earlier:
-            opened = np.searchsorted([s.open_ts for s in earlier], self.last_ts[seen], side="right") - 1
-            closes = np.array([s.close_ts for s in earlier])[np.maximum(opened, 0)]
-            rest = (closes - self.last_ts[seen]) // contract.BAR_S - 1
-            self._push_filled(seen, np.where(opened >= 0, np.maximum(rest, 0), 0))
+            place = np.searchsorted([s.open_ts for s in earlier], self.last_ts[seen], side="right") - 1
+            known, place = seen[place >= 0], place[place >= 0]
+            opened = np.array([s.open_ts for s in earlier])[place]
+            minutes = np.array([s.minutes for s in earlier])[place]
+            rest = minutes - (self.last_ts[known] - opened) // BAR_S - 1
+            self._push_filled(known, np.maximum(rest, 0), minutes, self.last_close[known])
         self.carried[seen] = self.held[seen]
 
-    def _push_filled(self, who: Index, counts: Index) -> None:
-        """Push `counts` rows of minutes without a trade."""
+    def _push_filled(self, who: Index, counts: Index, end: Index, price: FloatArray) -> None:
+        """Push rows of minutes without a trade: the `counts` ones before minute number `end` of the session."""
         counts = np.minimum(counts, self.window)
-        for number in range(int(counts.max(initial=0))):
-            some = who[counts > number]
-            self._push(some, np.tile(FILLED_ROW, (len(some), 1)))
+        for done in range(int(counts.max(initial=0))):
+            left = counts > done
+            some, number = who[left], (end - counts + done)[left]
+            self._push(some, Minute.without_trade(price[left], self.session_open[some], number))
 
-    def _push(self, who: Index, rows: Rows) -> None:
-        self.rows[who, self.position[who]] = rows
+    def _push(self, who: Index, minute: Minute) -> None:
+        self.rows[who, self.position[who]] = minute_features(self.spec.features, minute, self._volume_profile)
         self.position[who] = (self.position[who] + 1) % self.window
         full = self.held[who] == self.window
         self.carried[who] = np.maximum(self.carried[who] - full, 0)  # a full ring drops its oldest row
@@ -184,53 +196,6 @@ class Rings:
             rows=self.rows[who[:, None], turn],
         )
 
-    def to_bytes(self) -> bytes:
-        """All rings as one Arrow IPC stream."""
-        _, window, features = self.rows.shape
-        table = pa.table(
-            {
-                "ticker": pa.array(self.tickers, pa.string()),
-                "rows": pa.FixedSizeListArray.from_arrays(pa.array(self.rows.ravel()), window * features),
-                "position": self.position,
-                "held": self.held,
-                "carried": self.carried,
-                "last_ts": self.last_ts,
-                "last_close": self.last_close,
-            }
-        ).replace_schema_metadata(
-            {
-                b"version": _BLOB_VERSION,
-                b"window": str(window).encode(),
-                b"features": ",".join(contract.FEATURES).encode(),
-                b"late": str(self.late).encode(),
-            }
-        )
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return bytes(sink.getvalue())
-
-    @classmethod
-    def from_bytes(cls, blob: bytes, window: int) -> Rings:
-        """The inverse of to_bytes. ServingError when the blob was written for another window or features."""
-        table = pa.ipc.open_stream(blob).read_all()
-        about = table.schema.metadata
-        written = (about[b"version"], int(about[b"window"]), about[b"features"].decode())
-        wanted = (_BLOB_VERSION, window, ",".join(contract.FEATURES))
-        if written != wanted:
-            raise ServingError(
-                f"the stream's state was written for a window of {written[1]} minutes of {written[2]}, the model"
-                f" takes {wanted[1]} of {wanted[2]}: start the stream with a new run id"
-            )
-        n = len(table)
-        rows = table["rows"].combine_chunks().values.to_numpy(zero_copy_only=False)
-        return cls(
-            tickers=tuple(table["ticker"].to_pylist()),
-            rows=rows.reshape(n, window, len(contract.FEATURES)).copy(),
-            **{n_: table[n_].to_numpy().copy() for n_ in ("position", "held", "carried", "last_ts", "last_close")},
-            late=int(about[b"late"]),
-        )
-
 
 def _session_of(ts: int, sessions: Sequence[Session]) -> Session:
     for session in sessions:
@@ -239,10 +204,10 @@ def _session_of(ts: int, sessions: Sequence[Session]) -> Session:
     raise ServingError(f"a bar at epoch second {ts} lies in no session of the stream's calendar")
 
 
-def _concatenate(parts: Sequence[ReadyWindows], window: int) -> ReadyWindows:
+def _concatenate(parts: Sequence[ReadyWindows], spec: Spec) -> ReadyWindows:
     if not parts:
         none = np.empty(0, np.int64)
-        rows = np.empty((0, window, len(contract.FEATURES)), np.float32)
+        rows = np.empty((0, spec.window_min, len(spec.features)), np.float32)
         return ReadyWindows(none, none, none.astype(np.float64), none.astype(np.int32), rows)
     names = ("ticker", "as_of", "last_price", "carried", "rows")
     return ReadyWindows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -10,6 +10,7 @@ from typing import Any
 
 from app import contract
 from app.clock import system_clock
+from app.dataset.spec import Spec
 from app.errors import AlreadyServed, ObjectMissing, ServingError
 from app.ingest.plan import Plan, read_plan
 from app.metrics import Emit, emitter
@@ -50,11 +51,11 @@ def run_serving(
     )
     plan = read_plan(place.run_id, market)
     model_id = current_model_id(models)
-    window_min = read_spec(models, model_id).window_min
-    stream = StreamPlace(place.run_id, market.name, models.name, model_id, window_min, plan.sessions)
+    spec = read_spec(models, model_id)
+    stream = StreamPlace(place.run_id, market.name, models.name, model_id, plan.sessions)
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise AlreadyServed(place.run_id)
-    total = _expected(plan, market)
+    total = _expected(plan, market) * len(spec.horizons_min)
     metrics = BatchMetrics(market, place.run_id, system_clock, _emitter(environ))
 
     def on_batch(rows: int, newest_ts: int) -> None:
@@ -66,28 +67,29 @@ def run_serving(
     try:
         folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, _stream_id(place.run_id, market)))
         _refuse_to_double(place.run_id, predictions, folder)
-        write_warm_state(place.run_id, market, plan.sessions, plan.sessions[-1], plan.tickers, window_min)
+        write_warm_state(place.run_id, market, plan.sessions, plan.sessions[-1], plan.tickers, spec)
         report(0, total, "predictions")
         with _feed(settings, environ, with_feed) as feed_alive:
             run_stream(spark, stream, settings.serving, sink, folder.uri, feed_alive, metrics.alive)
-        finish(_result(plan, stream, market, predictions))
+        finish(_result(plan, model_id, spec, market, predictions))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()
     finally:
         spark.stop()
 
 
-def _result(plan: Plan, stream: StreamPlace, market: Bucket, predictions: Bucket) -> dict[str, Any]:
+def _result(plan: Plan, model_id: str, spec: Spec, market: Bucket, predictions: Bucket) -> dict[str, Any]:
     """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
     fed = market.get_json(contract.feed_end_key(plan.run_id))
     written = _count_predictions(predictions, plan.run_id)
     if fed["ticks"] and not written:
-        raise ServingError(f"none of {fed['ticks']} ticks completed a window of {stream.window_min} minutes")
+        raise ServingError(f"none of {fed['ticks']} ticks completed a window of {spec.window_min} minutes")
     day = plan.sessions[-1].day.isoformat()
     return {
         "rows": written,
         "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={day}/",
-        "model_id": stream.model_id,
+        "model_id": model_id,
+        "horizons_min": list(spec.horizons_min),
         "day": day,
         "ticks": fed["ticks"],
         "minutes": fed["objects"],

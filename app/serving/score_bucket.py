@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from app.serving.rings import ReadyWindows, Rings, Ticks
+from app.dataset.forecast import MEAN, OUTPUTS, P10, P50, P90
+from app.dataset.spec import Spec
+from app.serving.ring_blob import pack, unpack
+from app.serving.rings import ReadyWindows, Rings
 from app.serving.scoring import Scorer, load_scorer
+from app.serving.ticks import Ticks, ticks_from_frames
 from app.serving.warm import read_warm_state
 from app.sessions import Session
 
 STATE_SCHEMA = "rings binary"
 OUTPUT_SCHEMA = (
     "ticker string, as_of long, horizon_min int, last_price double, predicted_return double,"
-    " predicted_price double, carried_minutes int, model_id string"
+    " predicted_price double, price_p10 double, price_p50 double, price_p90 double, carried_minutes int,"
+    " model_id string"
 )
 
 
@@ -29,7 +34,6 @@ class StreamPlace:
     market_bucket: str
     model_bucket: str
     model_id: str
-    window_min: int
     sessions: tuple[Session, ...]
 
 
@@ -37,48 +41,44 @@ def bucket_scorer(place: StreamPlace) -> Callable[[Any, Iterable[pd.DataFrame], 
     """The function for `applyInPandasWithState`: one blob of state for all tickers of a bucket."""
 
     def score(key: Any, frames: Iterable[pd.DataFrame], state: Any) -> Iterator[pd.DataFrame]:
-        ticks = _ticks(frames)
-        rings = Rings.from_bytes(state.get[0], place.window_min) if state.exists else Rings.empty((), place.window_min)
-        rings = with_new_tickers(rings, ticks, place)
+        scorer = load_scorer(place.model_bucket, place.model_id)
+        ticks = ticks_from_frames(frames)
+        rings = unpack(state.get[0], scorer.spec) if state.exists else Rings.empty((), scorer.spec)
+        rings = with_new_tickers(rings, ticks, place, scorer.spec)
         ready = rings.apply(ticks, place.sessions)
-        state.update((rings.to_bytes(),))
-        yield predictions(ready, rings.tickers, load_scorer(place.model_bucket, place.model_id))
+        state.update((pack(rings),))
+        yield predictions(ready, rings.tickers, scorer)
 
     return score
 
 
-def with_new_tickers(rings: Rings, ticks: Ticks, place: StreamPlace) -> Rings:
+def with_new_tickers(rings: Rings, ticks: Ticks, place: StreamPlace, spec: Spec) -> Rings:
     """The rings with those of tickers seen for the first time, warm where stored bars allow."""
     new = sorted(set(ticks.ticker) - set(rings.tickers))
     if not new:
         return rings
-    return rings.joined(read_warm_state(place.market_bucket, place.run_id, place.window_min).select(new))
+    return rings.joined(read_warm_state(place.market_bucket, place.run_id, spec).select(new))
 
 
 def predictions(ready: ReadyWindows, tickers: tuple[str, ...], scorer: Scorer) -> pd.DataFrame:
-    """Score the windows together: one row for each, in OUTPUT_SCHEMA."""
+    """Score the windows together: one row for each and each horizon, in OUTPUT_SCHEMA."""
+    horizons = scorer.spec.horizons_min
     names = [tickers[i] for i in ready.ticker]
-    returns = scorer.predict(names, ready.rows)
+    returns = scorer.predict(names, ready.rows).reshape(-1, OUTPUTS)  # window after window
+    last_price = np.repeat(ready.last_price, len(horizons))
+    prices = last_price[:, None] * np.exp(returns)
     return pd.DataFrame(
         {
-            "ticker": names,
-            "as_of": ready.as_of,
-            "horizon_min": np.full(len(names), scorer.spec.horizon_min, np.int32),
-            "last_price": ready.last_price,
-            "predicted_return": returns,
-            "predicted_price": ready.last_price * np.exp(returns),
-            "carried_minutes": ready.carried,
+            "ticker": np.repeat(np.array(names, object), len(horizons)),
+            "as_of": np.repeat(ready.as_of, len(horizons)),
+            "horizon_min": np.tile(np.array(horizons, np.int32), len(names)),
+            "last_price": last_price,
+            "predicted_return": returns[:, MEAN],
+            "predicted_price": prices[:, MEAN],
+            "price_p10": prices[:, P10],
+            "price_p50": prices[:, P50],
+            "price_p90": prices[:, P90],
+            "carried_minutes": np.repeat(ready.carried, len(horizons)),
             "model_id": scorer.model_id,
         }
-    )
-
-
-def _ticks(frames: Iterable[pd.DataFrame]) -> Ticks:
-    frame = pd.concat(list(frames), ignore_index=True)
-    return Ticks(
-        ticker=frame["ticker"].to_numpy(object),
-        ts=frame["ts"].to_numpy(np.int64),
-        open=frame["open"].to_numpy(np.float64),
-        close=frame["close"].to_numpy(np.float64),
-        volume=frame["volume"].to_numpy(np.float64),
     )

@@ -10,6 +10,7 @@ import onnxruntime
 
 from app import contract
 from app.dataset.features import FloatArray, Rows, scale
+from app.dataset.forecast import OUTPUTS, calibrated
 from app.dataset.spec import Spec
 from app.errors import ServingError
 from app.storage import Bucket
@@ -18,17 +19,9 @@ _CHUNK = 1024  # larger calls cost memory, not time
 
 
 class Scorer:
-    """One model, loaded. One thread: Spark already runs one worker a core.
-
-    Raises ServingError when the model was trained on other features than this code makes.
-    """
+    """One model, loaded. One thread: Spark already runs one worker a core."""
 
     def __init__(self, model_id: str, onnx: bytes, spec: Spec) -> None:
-        if spec.features != contract.FEATURES:
-            raise ServingError(
-                f"model {model_id} takes {', '.join(spec.features)}, this code makes {', '.join(contract.FEATURES)}:"
-                " serve it with the version that trained it, or train again"
-            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -38,17 +31,19 @@ class Scorer:
         self._input = self._session.get_inputs()[0].name
 
     def predict(self, tickers: Sequence[str], rows: Rows) -> FloatArray:
-        """Log returns over the horizon, float64 (n,).
+        """Log returns over each horizon, mean and calibrated quantiles: float64 (n, horizons, 4).
 
-        tickers: (n,); rows: float32 (n, window, features) as app.dataset.features gives them, not scaled.
+        tickers: (n,); rows: float32 (n, window, features) as app.dataset.features gives them, not scaled. The
+        last axis is that of app.dataset.forecast.
         """
         mean, std, target_std = self.spec.scaling(tickers)
         inputs = scale(rows, mean[:, None, :], std[:, None, :])
         parts = [
-            self._session.run(None, {self._input: inputs[first : first + _CHUNK]})[0][:, 0]
+            self._session.run(None, {self._input: inputs[first : first + _CHUNK]})[0]
             for first in range(0, len(inputs), _CHUNK)
         ]
-        return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float64) * target_std
+        nothing = np.empty((0, len(self.spec.horizons_min), OUTPUTS), np.float32)
+        return calibrated(np.concatenate([nothing, *parts]), self.spec.calibration) * target_std[:, :, None]
 
 
 def current_model_id(models: Bucket) -> str:
@@ -62,8 +57,21 @@ def current_model_id(models: Bucket) -> str:
 
 
 def read_spec(models: Bucket, model_id: str) -> Spec:
-    """The spec stored beside a model."""
-    return Spec.from_json(models.get_json(contract.model_key(model_id, contract.MODEL_SPEC)))
+    """The spec stored beside a model; ServingError when it is another version's, or asks for unknown features."""
+    stored = models.get_json(contract.model_key(model_id, contract.MODEL_SPEC))
+    try:
+        spec = Spec.from_json(stored)
+    except (KeyError, TypeError) as exc:
+        raise ServingError(
+            f"model {model_id} was trained by another version of this code:"
+            " serve it with the version that trained it, or train again"
+        ) from exc
+    if not set(spec.features) <= set(contract.FEATURES):
+        raise ServingError(
+            f"model {model_id} takes {', '.join(spec.features)}, this code makes {', '.join(contract.FEATURES)}:"
+            " serve it with the version that trained it, or train again"
+        )
+    return spec
 
 
 @lru_cache(maxsize=2)

@@ -13,13 +13,15 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from app import contract
-from app.ingest.bars import bar_starts
+from app.serving.ticks import columns_of
 from app.storage import Bucket
 from app.tables import get_table
 
 SOURCE = "stockflow_ticks"
-SCHEMA = "ticker string, ts long, open double, close double, volume double"
-"""ts: epoch seconds of the bar's start."""
+SCHEMA = (
+    "ticker string, ts long, open double, high double, low double, close double, volume double, market_return double"
+)
+"""ts: epoch seconds of the bar's start; market_return: see app.serving.ticks, one object is one poll."""
 
 
 class TickKeys(InputPartition):
@@ -66,7 +68,7 @@ class TickReader(DataSourceStreamReader):
         bucket = Bucket(self._bucket_name)
         for key in partition.keys:
             table = get_table(bucket, key, [column.name for column in contract.TICKS])
-            yield from _as_schema(table).to_batches()
+            yield from columns_of(table).to_batches()
 
     def commit(self, end: dict[str, str]) -> None:
         """Nothing to release: objects stay until the bucket's lifecycle rule removes them."""
@@ -87,15 +89,3 @@ class TickSource(DataSource):
     def streamReader(self, schema: Any) -> DataSourceStreamReader:  # noqa: N802  Spark's name
         """A reader with this source's options."""
         return TickReader(dict(self.options))
-
-
-def _as_schema(table: pa.Table) -> pa.Table:
-    return pa.table(
-        {
-            "ticker": table["ticker"],
-            "ts": pa.array(bar_starts(table)),
-            "open": table["open"],
-            "close": table["close"],
-            "volume": table["volume"].cast(pa.float64()),
-        }
-    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-import pyarrow as pa
-
 from app import contract
+from app.dataset.spec import Spec
 from app.errors import ObjectMissing, TooFewBars
-from app.ingest.bars import bar_starts, read_bars
-from app.serving.rings import Rings, Ticks
+from app.ingest.bars import read_bars
+from app.serving.ring_blob import pack, unpack
+from app.serving.rings import Rings
+from app.serving.ticks import columns_of, ticks_from_table
 from app.sessions import Session
 from app.storage import Bucket
 
@@ -20,36 +20,34 @@ WARM_SESSIONS = 2
 
 
 def write_warm_state(
-    run_id: str, market: Bucket, sessions: Sequence[Session], first: Session, tickers: Sequence[str], window: int
+    run_id: str, market: Bucket, sessions: Sequence[Session], first: Session, tickers: Sequence[str], spec: Spec
 ) -> Rings:
-    """Fill the windows from bars of the sessions before `first` and store them for the workers."""
+    """Fill the windows of a model from bars of the sessions before `first`, and store them for the workers.
+
+    tickers: all that the stream will bring, so that the market's return is theirs.
+    """
     before = [session for session in sessions if session.open_ts < first.open_ts][-WARM_SESSIONS:]
-    rings = Rings.empty(tickers, window)
+    rings = Rings.empty(tickers, spec)
     try:
         bars = read_bars(market, before, tickers)
     except TooFewBars:
         bars = None  # nothing stored before this session: the stream starts cold
     if bars is not None:
-        rings.apply(ticks_from_table(bars), before)
-    market.put(contract.warm_state_key(run_id), rings.to_bytes())
+        rings.apply(ticks_from_table(columns_of(bars)), before)
+    market.put(contract.warm_state_key(run_id), pack(rings))
     return rings
 
 
+def read_warm_state(market_bucket: str, run_id: str, spec: Spec) -> Rings:
+    """The stored warm state, fetched once a process; empty when there is none."""
+    blob = fetch_warm_state(market_bucket, run_id)
+    return Rings.empty((), spec) if blob is None else unpack(blob, spec)
+
+
 @lru_cache(maxsize=2)
-def read_warm_state(market_bucket: str, run_id: str, window: int) -> Rings:
-    """The stored warm state, read once a process; empty when there is none."""
+def fetch_warm_state(market_bucket: str, run_id: str) -> bytes | None:
+    """The warm state as it is stored; None when there is none."""
     try:
-        return Rings.from_bytes(Bucket(market_bucket).get(contract.warm_state_key(run_id)), window)
+        return Bucket(market_bucket).get(contract.warm_state_key(run_id))
     except ObjectMissing:
-        return Rings.empty((), window)
-
-
-def ticks_from_table(table: pa.Table) -> Ticks:
-    """A table of the contract's BARS (or TICKS) as arrays."""
-    return Ticks(
-        ticker=table["ticker"].to_numpy(zero_copy_only=False),
-        ts=bar_starts(table),
-        open=table["open"].to_numpy(),
-        close=table["close"].to_numpy(),
-        volume=table["volume"].to_numpy().astype(np.float64),
-    )
+        return None

@@ -10,7 +10,7 @@ from app.errors import ObjectMissing, ServingError
 from app.storage import Bucket
 
 MIN_SHARE: Final = 0.5
-"""Predictions for each tick. A stream that starts cold lacks the first hour of six and a half; one that gives less
+"""Windows for each tick. A stream that starts cold lacks the first hour of six and a half; one that gives less
 than this has lost windows."""
 
 
@@ -18,8 +18,8 @@ def verify_predictions(run_id: str, market: Bucket, predictions: Bucket) -> dict
     """Compare what the stream left with what the feed gave it; no table is read.
 
     Returns the numbers of predictions and of their objects, the day and the model. Raises ObjectMissing when
-    the run was not served to its end, and ServingError when predictions are missing or too few, or
-    `latest.json` is missing or in another version of the schema.
+    the run was not served to its end, and ServingError when predictions are missing, too few or more than one
+    for each tick and horizon, or `latest.json` is missing or in another version of the schema.
     """
     served = market.get_json(contract.result_key(run_id, "serve"))
     fed = market.get_json(contract.feed_end_key(run_id))
@@ -27,13 +27,20 @@ def verify_predictions(run_id: str, market: Bucket, predictions: Bucket) -> dict
     objects = _objects(predictions, run_id, date.fromisoformat(day))
     if not objects:
         raise ServingError(f"run {run_id} left no prediction of {day} in s3://{predictions.name}: serve a new run")
-    if served["predictions"] < MIN_SHARE * fed["ticks"]:
+    horizons = len(served["horizons_min"])
+    made, most = served["predictions"], fed["ticks"] * horizons
+    if made < MIN_SHARE * most:
         raise ServingError(
-            f"run {run_id} has {served['predictions']:,} predictions of {fed['ticks']:,} ticks, less than"
+            f"run {run_id} has {made:,} predictions of {fed['ticks']:,} ticks and {horizons} horizons, less than"
             f" {MIN_SHARE:.0%}: look for late or missing bars in the ticks, and serve a new run"
         )
+    if made > most:
+        raise ServingError(
+            f"run {run_id} has {made:,} predictions of {fed['ticks']:,} ticks and {horizons} horizons, some of them"
+            " twice: serve a new run"
+        )
     _check_latest(predictions)
-    return {"predictions": served["predictions"], "objects": objects, "day": day, "model_id": served["model_id"]}
+    return {"predictions": made, "objects": objects, "day": day, "model_id": served["model_id"]}
 
 
 def _objects(predictions: Bucket, run_id: str, day: date) -> int:

@@ -25,7 +25,12 @@ BARS = market_bars(["LIQ", "THIN"], SESSIONS, gaps={"THIN": 4})
 
 
 def built(bars: pa.Table = BARS, **changed: Any) -> Dataset:
-    settings = {"window_min": WINDOW, "horizon_min": HORIZON, "test_days": 1, "max_filled_share": 0.5} | changed
+    settings: dict[str, Any] = {
+        "window_min": WINDOW,
+        "horizons_min": (1, HORIZON),
+        "test_days": 1,
+        "max_filled_share": 0.5,
+    } | changed
     return build_dataset(bars, SESSIONS, DatasetSettings(**settings))
 
 
@@ -66,16 +71,22 @@ def test_the_count_of_windows_is_that_of_the_windows_cut() -> None:
 
 @pytest.mark.parametrize("ticker", ["LIQ", "THIN"])
 def test_the_scale_is_that_of_the_training_minutes_that_hold_a_bar(ticker: str) -> None:
-    returns, volumes = [], []
+    returns, volumes, targets = [], [], []
     for session, minutes in ((SESSIONS[0], 30), (SESSIONS[1], 20), (SESSIONS[2], 30 - WINDOW - HORIZON)):
         bars = make_bars(ticker, session, [m for m in range(session.minutes) if ticker == "LIQ" or m % 4])
         close = bars["close"].to_numpy()
         held = (bars["ts"].cast(pa.int64()).to_numpy() // 1000 - session.open_ts) // 60 < minutes
         returns.append(np.diff(np.log([bars["open"][0].as_py(), *close]))[held])
         volumes.append(np.log1p(bars["volume"].to_numpy())[held])
-    scale = built().spec.scales[ticker]
+        if ticker == "LIQ":  # every minute has a bar: windows end in each of them, from the fifth on
+            last = np.arange(WINDOW - 1, minutes - HORIZON)
+            targets.append(np.log([close[last + ahead] / close[last] for ahead in (1, HORIZON)]))
+    scale = built().spec.select(("log_return", "log_volume")).scales[ticker]
     assert scale.mean == pytest.approx([np.concatenate(part).mean() for part in (returns, volumes)], rel=1e-4)
     assert scale.std == pytest.approx([np.concatenate(part).std() for part in (returns, volumes)], rel=1e-5)
+    if targets:
+        around_zero = np.sqrt(np.mean(np.concatenate(targets, axis=1) ** 2, axis=1))
+        assert scale.target_std == pytest.approx(around_zero, rel=1e-5)
 
 
 @pytest.mark.parametrize("numbers", [(4,), (3,), (3, 4)])
@@ -83,6 +94,7 @@ def test_bars_of_validation_and_test_days_do_not_move_the_scale(numbers: tuple[i
     plain, moved = built(), built(disturbed(on_days(BARS, *numbers)))
     assert moved.spec.scales == plain.spec.scales
     assert moved.spec.default_scale == plain.spec.default_scale
+    assert moved.spec.volume_profile == plain.spec.volume_profile
     assert moved.spec.fingerprint != plain.spec.fingerprint
 
 
@@ -93,8 +105,10 @@ def test_bars_of_the_gap_move_neither_the_scale_nor_the_data() -> None:
     assert built(disturbed(gap)).spec == built().spec
 
 
-def test_bars_of_training_days_move_the_scale() -> None:
-    assert built(disturbed(on_days(BARS, 0))).spec.scales != built().spec.scales
+def test_bars_of_training_days_move_the_scale_and_the_usual_volume() -> None:
+    plain, moved = built(), built(disturbed(on_days(BARS, 0)))
+    assert moved.spec.scales != plain.spec.scales
+    assert moved.spec.volume_profile != plain.spec.volume_profile
 
 
 def test_a_faulty_volume_is_masked_and_reported_and_its_prices_are_kept() -> None:
@@ -104,11 +118,13 @@ def test_a_faulty_volume_is_masked_and_reported_and_its_prices_are_kept() -> Non
     plain = built()
     rows, train = plain.splits["train"], dataset.splits["train"]
     masked = np.isnan(train["log_volume"].to_numpy())
+    assert np.array_equal(masked, np.isnan(train["relative_volume"].to_numpy()))
     day = [ts.date() == SESSIONS[1].day for ts in rows["ts"].to_pylist()]
     assert masked.tolist() == [
         ticker == "LIQ" and on for ticker, on in zip(rows["ticker"].to_pylist(), day, strict=True)
     ]
-    assert train.drop(["log_volume"]).equals(rows.drop(["log_volume"]))
+    of_volume = ["log_volume", "relative_volume"]
+    assert train.drop(of_volume).equals(rows.drop(of_volume))
     assert dataset.report()["volume_faults"] == [
         {
             "ticker": "LIQ",
@@ -125,8 +141,12 @@ def test_the_same_bars_and_settings_have_the_same_fingerprint_and_others_another
     assert built().spec.fingerprint == built().spec.fingerprint
     last = np.arange(len(BARS)) == len(BARS) - 1
     others = [built(disturbed(last)), built(BARS.slice(0, len(BARS) - 1))]
-    others += [built(horizon_min=1), built(max_filled_share=0.4)]
-    assert len({built().spec.fingerprint, *(other.spec.fingerprint for other in others)}) == 5
+    others += [
+        built(horizons_min=(1,)),
+        built(max_filled_share=0.4),
+        built(with_column(BARS, "high", [1e3] * len(BARS))),
+    ]
+    assert len({built().spec.fingerprint, *(other.spec.fingerprint for other in others)}) == 6
 
 
 def test_a_day_on_which_no_ticker_has_enough_bars_is_refused_until_it_is_left_out() -> None:
@@ -181,7 +201,7 @@ def test_broken_bars_of_a_day_that_is_left_out_do_no_harm() -> None:
 
 def test_the_report_is_json_and_progress_counts_tickers() -> None:
     told: list[tuple[int, int]] = []
-    settings = DatasetSettings(window_min=WINDOW, horizon_min=HORIZON, test_days=1)
+    settings = DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), test_days=1)
     dataset = build_dataset(BARS, SESSIONS, settings, lambda done, total: told.append((done, total)))
     assert to_json(dataset.report())
     assert told == [(0, 2), (1, 2), (2, 2)]

@@ -1,14 +1,14 @@
 """The nine defects of the 2021 system, and that ours has none of them: one test or more for each.
 
 1 target six minutes ahead             here; test_windows.py against a plain double loop
-2 random split, another on each rank   here; test_split.py, test_schedule.py
+2 random split, another on each rank   here; test_split.py, test_part.py
 3 scaling over test days and tickers   here; test_build.py, test_spec.py
 4 no broadcast, no checkpoint          tests/pipeline/test_training.py: it takes real MPI ranks
 5 lost days, tickers that vanish       here; test_plan.py, test_collect.py, test_shard.py, test_coverage.py
 6 a concatenation for each window      here; test_windows.py
 7 one model call a ticker, `eval`      here; test_score_bucket.py, test_rings.py, test_scoring.py
 8 no baseline                          here; test_evaluate.py
-9 wrong number of steps                here; test_schedule.py, tests/pipeline/test_training.py
+9 wrong number of steps                here; test_part.py, tests/pipeline/test_training.py
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ from app.ingest.counts import FetchCount
 from app.ingest.coverage import write_coverage
 from app.ingest.plan import make_plan
 from app.ingest.report import make_report
-from app.serving.rings import Rings
+from app.serving.ring_blob import unpack
 from app.serving.score_bucket import StreamPlace, bucket_scorer
 from app.sessions import Session, sessions_between, utc
 from app.settings import DatasetSettings, IngestSettings
 from app.storage import Bucket
-from app.training.evaluate import evaluate
-from app.training.schedule import rank_batches, steps_per_epoch
+from app.training.evaluate import HorizonMetrics, evaluate
+from app.training.part import Part
 from tests.fakes import (
     FIRST_DAY,
-    CountingSession,
     FakeS3,
     FakeState,
     bucket,
@@ -51,18 +50,20 @@ from tests.fakes import (
     market_bars,
     with_column,
 )
+from tests.models import CountingSession, plain_spec
 from tests.yahoo import FakeYahoo, walk
 
 WINDOW, HORIZON = 60, 5
 SESSIONS = make_sessions(150, 150, 150, 150)
+OF_ONE_TICKER = [n for n in contract.FEATURES if n not in {"relative_volume", "market_return"}]
 
 
 def built(bars: pa.Table) -> Dataset:
-    return build_dataset(bars, SESSIONS, DatasetSettings(window_min=WINDOW, horizon_min=HORIZON, test_days=1))
+    return build_dataset(bars, SESSIONS, DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), test_days=1))
 
 
 def windows_of(dataset: Dataset, split: str) -> WindowSet:
-    return window_set(dataset.splits[split], dataset.spec, 0.2)
+    return window_set(dataset.splits[split], dataset.spec.select(contract.DEFAULT_FEATURES), 0.2)
 
 
 def test_defect_1_the_target_lies_five_minutes_after_the_last_input_and_not_six() -> None:
@@ -71,7 +72,7 @@ def test_defect_1_the_target_lies_five_minutes_after_the_last_input_and_not_six(
     assert windows.last_price[0] == 100 + 59
     assert windows.future_price[0] == 100 + 64
     assert windows.targets[0] == pytest.approx(np.log(164 / 159))
-    assert (windows.future_price - windows.last_price == HORIZON).all()
+    assert (windows.future_price[:, 0] - windows.last_price == HORIZON).all()
 
 
 def test_defect_2_no_window_of_one_split_shares_a_bar_with_another_and_all_ranks_split_alike() -> None:
@@ -88,8 +89,14 @@ def test_defect_2_no_window_of_one_split_shares_a_bar_with_another_and_all_ranks
     assert newest["train"] < newest["validation"] < newest["test"]
     # The split is stored; what differs between ranks is only which of the same windows they take.
     assert built(market_bars(["A", "B"], SESSIONS)).splits["test"].equals(dataset.splits["test"])
-    parts = [rank_batches(100, batch=5, rank=rank, ranks=2, epoch=0, seed=1).ravel() for rank in (0, 1)]
-    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    train = windows_of(dataset, "train")
+    taken = [
+        {(int(batch.chunk.ticker[i]), int(batch.chunk.as_of[i])) for batch in batches for i in batch.chosen}
+        for rank in (0, 1)
+        for batches in [Part(train.between, len(train), rank=rank, ranks=2).batches(epoch=0, seed=1, batch=5)]
+    ]
+    assert not taken[0] & taken[1]
+    assert len(taken[0] | taken[1]) == len(train) // 10 * 10
 
 
 def test_defect_3_scaling_knows_the_training_days_and_one_ticker_alone_and_errors_are_in_usd() -> None:
@@ -100,9 +107,23 @@ def test_defect_3_scaling_knows_the_training_days_and_one_ticker_alone_and_error
     plain = built(bars).spec
     assert built(with_column(bars, "volume", np.where(later, volume * 1000, volume))).spec.scales == plain.scales
     louder = built(with_column(bars, "volume", np.where(other, volume * 1000, volume))).spec
-    assert louder.scales["A"] == plain.scales["A"]
+    own, quiet = (spec.select(OF_ONE_TICKER) for spec in (louder, plain))  # not those that look at all tickers
+    assert own.scales["A"] == quiet.scales["A"]
     assert louder.scales["B"] != plain.scales["B"]
-    assert evaluate(np.log([1.01]), np.array([200.0]), np.array([200.0])).mae_usd == pytest.approx(2)
+    assert judged([1.01], last=[200.0], future=[200.0]).mae_usd == pytest.approx(2)
+
+
+def judged(ratios: list[float], *, last: list[float], future: list[float]) -> HorizonMetrics:
+    """Metrics of forecasts of these ratios of the future price to the last one."""
+    found = evaluate(
+        np.log(ratios)[:, None, None],
+        last_price=np.array(last),
+        future_price=np.array(future)[:, None],
+        as_of=np.arange(len(ratios)) * 60,
+        horizons_min=(HORIZON,),
+        seed=0,
+    )
+    return found.horizons[HORIZON]
 
 
 def test_defect_5_no_day_is_lost_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +186,8 @@ def test_defect_6_what_is_copied_grows_as_the_bars_do(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(np, "concatenate", counting)
     test = dataset.splits["test"]
-    windows = [window_set(table, dataset.spec, 0.2) for table in (test.slice(0, 150), test)]
+    spec = dataset.spec.select(contract.DEFAULT_FEATURES)
+    windows = [window_set(table, spec, 0.2) for table in (test.slice(0, 150), test)]
     monkeypatch.undo()
     assert len(windows[1]) == 2 * len(windows[0])
     assert sum(copied) < 10 * (
@@ -175,18 +197,17 @@ def test_defect_6_what_is_copied_grows_as_the_bars_do(monkeypatch: pytest.Monkey
 
 def score(state: FakeState, session: Session, tickers: list[str], *minutes: int) -> list[str]:
     """Score one micro-batch; returns the tickers of its predictions."""
-    place = StreamPlace("r", "market", "models", "m", 3, (session,))
-    rows = [(ticker, session.open_ts + 60 * minute, 1.0, 2.0, 3.0) for minute in minutes for ticker in tickers]
-    frame = pd.DataFrame(rows, columns=["ticker", "ts", "open", "close", "volume"])
+    place = StreamPlace("r", "market", "models", "m", (session,))
+    rows = [(ticker, session.open_ts + 60 * minute) for minute in minutes for ticker in tickers]
+    frame = pd.DataFrame(rows, columns=["ticker", "ts"])
+    frame = frame.assign(open=1.0, high=2.0, low=1.0, close=2.0, volume=3.0, market_return=0.0)
     (found,) = bucket_scorer(place)((0,), [frame], state)
     return [str(ticker) for ticker in found["ticker"]]
 
 
 @pytest.fixture
 def _published(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "target_std": 1.0}
-    spec = {"window_min": 3, "horizon_min": 5, "features": contract.FEATURES, "scales": {}, "fingerprint": ""}
-    Bucket("models").put_json(contract.model_key("m", contract.MODEL_SPEC), {**spec, "default_scale": scale})
+    Bucket("models").put_json(contract.model_key("m", contract.MODEL_SPEC), plain_spec(3).to_json())
     Bucket("models").put(contract.model_key("m", contract.MODEL_ONNX), b"")
     monkeypatch.setattr(onnxruntime, "InferenceSession", CountingSession)
 
@@ -209,19 +230,21 @@ def test_defect_7_the_state_is_an_arrow_blob_and_a_repeated_update_is_neither_lo
     assert score(crashed, SESSIONS[0], ["A"], 2) == score(state, SESSIONS[0], ["A"], 2) == ["A"]
     assert crashed.get == state.get
     assert score(state, SESSIONS[0], ["A"], 2) == []  # the same bar again, over the state that has seen it
-    assert Rings.from_bytes(state.get[0], 3).late == 1
+    assert unpack(state.get[0], plain_spec(3)).late == 1
 
 
 def test_defect_8_every_forecast_is_compared_with_the_price_that_stays() -> None:
-    last, future = np.array([100.0, 50.0]), np.array([104.0, 47.0])
-    metrics = evaluate(np.zeros(2), last, future).to_json()
-    assert metrics["mae_persistence_usd"] == 3.5
-    assert metrics["skill"] == 0
-    assert evaluate(np.log(future / last), last, future).to_json()["skill"] == 1
+    last, future = [100.0, 50.0], [104.0, 47.0]
+    stays = judged([1.0, 1.0], last=last, future=future)
+    assert stays.mae_persistence_usd == stays.mae_usd == 3.5
+    assert stays.skill == 0
+    assert judged([1.04, 0.94], last=last, future=future).skill == pytest.approx(1)
 
 
 def test_defect_9_step_times_are_over_the_steps_that_were_really_taken() -> None:
     # 775,248 windows in batches of 32 on 4 ranks: 6056 steps and a half, not the 24,226 of one rank.
-    assert steps_per_epoch(775_248, batch=32, ranks=4) == 6056
-    taken = rank_batches(1000, batch=32, rank=0, ranks=4, epoch=0, seed=7)
-    assert len(taken) == steps_per_epoch(1000, batch=32, ranks=4) == 7
+    train = windows_of(built(market_bars(["A"], SESSIONS)), "train")
+    assert Part(train.between, 775_248, rank=0, ranks=4).steps_per_epoch(32) == 6056
+    part = Part(train.between, len(train), rank=0, ranks=4)
+    taken = list(part.batches(epoch=0, seed=7, batch=4))
+    assert len(taken) == part.steps_per_epoch(4) == len(train) // 4 // 4 > 1

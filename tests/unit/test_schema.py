@@ -74,11 +74,18 @@ DAYS: st.SearchStrategy[Any] = st.lists(
 )
 
 
+def lists(items: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Lists of days, of names or of numbers, ascending or not, some twice."""
+    if items["type"] == "string":
+        return st.lists(st.sampled_from([*items["enum"], "close"]), max_size=4) if "enum" in items else DAYS
+    return st.lists(st.integers(0, 61), max_size=3) | st.lists(st.sampled_from([1, 2.0, 5, 60, 61, "5"]), max_size=3)
+
+
 def values(group: str, name: str) -> st.SearchStrategy[Any]:
     """Values at and about the bounds of a setting, and values of other types."""
     schema = schema_of(group, name)
     if schema["type"] == "array":
-        return DAYS | WRONG
+        return lists(schema["items"]) | WRONG
     if schema["type"] == "boolean":
         return st.booleans() | WRONG
     if "enum" in schema:
@@ -131,6 +138,16 @@ def test_it_takes_and_refuses_what_the_command_line_does(asked: dict[str, Any]) 
         ({"ingest": {"on_delisted": "no"}}, "setting ingest.on_delisted='no': must be one of 'fail', 'skip'"),
         ({"dataset": {"exclude_days": ["3/16"]}}, "setting dataset.exclude_days.0='3/16': must be a day such as"),
         ({"dataset": {"exclude_days": "2026-03-16"}}, "setting dataset.exclude_days='2026-03-16': must be a list"),
+        ({"dataset": {"horizons_min": []}}, "setting dataset.horizons_min=[]: must name at least 1"),
+        ({"dataset": {"horizons_min": [0, 5]}}, "setting dataset.horizons_min.0=0: must be at least 1"),
+        ({"dataset": {"horizons_min": [5, 1]}}, "dataset.horizons_min must ascend, each horizon once"),
+        ({"dataset": {"horizons_min": [5, 5]}}, "dataset.horizons_min must ascend, each horizon once"),
+        ({"training": {"features": ["close"]}}, "setting training.features.0='close': must be one of 'log_return', "),
+        (
+            {"training": {"features": ["log_return", "log_return"]}},
+            "training.features must name each feature once",
+        ),
+        ({"training": {"resolution_min": 7}}, "training.resolution_min must divide dataset.window_min"),
         ({"serving": {"partitions": 3}}, "serving.buckets must be at least serving.partitions"),
     ],
 )

@@ -24,7 +24,7 @@ def from_json(text: str, *flags: str) -> Settings:
 
 def test_without_a_source_the_defaults_hold() -> None:
     assert load({}) == Settings()
-    assert (load({}).dataset.window_min, load({}).dataset.horizon_min) == (60, 5)
+    assert (load({}).dataset.window_min, load({}).dataset.horizons_min) == (60, (5,))
 
 
 def test_the_environment_overrides_the_defaults_it_names_and_no_others() -> None:
@@ -42,6 +42,9 @@ def test_a_flag_wins_over_the_environment_and_the_last_flag_over_the_first() -> 
 
 def test_a_flag_may_be_text_or_json() -> None:
     settings = load({}, ["ingest.on_delisted=skip", 'dataset.exclude_days=["2026-03-16"]', "training.warmup_epochs=0"])
+    assert load({}, ["dataset.horizons_min=[1,2,5,10]"]).dataset.horizons_min == (1, 2, 5, 10)
+    features = load({}, ['training.features=["session_minute","log_return"]']).training.features
+    assert features == ("session_minute", "log_return")
     assert settings.ingest.on_delisted == "skip"
     assert settings.dataset.exclude_days == (date(2026, 3, 16),)
     assert settings.training.warmup_epochs == 0
@@ -72,6 +75,13 @@ def test_settings_survive_the_json_in_which_they_travel() -> None:
         ("ingest.on_delisted=ignore", "setting ingest.on_delisted='ignore': input should be 'fail' or 'skip'"),
         ("training.timeout_s=Infinity", "setting training.timeout_s=inf: input should be a finite number"),
         ("serving.partitions=3", "serving.buckets must be at least serving.partitions"),
+        ("dataset.horizons_min=[]", "setting dataset.horizons_min=[]: tuple should have at least 1 item"),
+        ("dataset.horizons_min=5", "setting dataset.horizons_min=5: input should be a valid array"),
+        ("dataset.horizons_min=[61]", "setting dataset.horizons_min.0=61: input should be less than or equal to 60"),
+        ("dataset.horizons_min=[5,2]", "dataset.horizons_min must ascend, each horizon once"),
+        ('training.features=["close"]', "setting training.features.0='close': input should be 'log_return', "),
+        ('training.features=["log_return","log_return"]', "training.features must name each feature once"),
+        ("training.resolution_min=7", "training.resolution_min must divide dataset.window_min"),
         ("training.epochs", "--set 'training.epochs' is not of the form group.name=value"),
         ("epochs=3", "--set 'epochs=3' is not of the form group.name=value"),
     ],
@@ -100,7 +110,7 @@ def test_a_malformed_environment_is_told_so(text: str, flags: list[str], message
 
 def test_every_setting_is_described_with_its_default() -> None:
     lines = describe()
-    assert "dataset.horizon_min=5  minutes the model looks ahead" in lines
+    assert "dataset.horizons_min=[5]  minutes the model looks ahead, ascending; one model for all" in lines
     names = {f"{group}.{name}" for group, inner in Settings() for name in type(inner).model_fields}
     assert {line.partition("=")[0] for line in lines} == names
     assert not [line for line in lines if line.endswith(("  ", "None"))]

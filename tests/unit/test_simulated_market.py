@@ -20,6 +20,7 @@ from embedded.market.bars import Market, read_bars_file
 from embedded.market.simulated import (
     SimulatedMarket,
     attainable_skill,
+    attainable_skills,
     closed_form_skill,
     oracle_forecast,
     settings_from_flags,
@@ -306,6 +307,24 @@ def test_attainable_skill_of_some_days_counts_these_days_alone(market: Market) -
     assert attainable_skill(DEFAULT, market, HORIZON_MIN, market.days[-2:]) == pytest.approx(expected)
     with pytest.raises(ValueError, match="no forecast with a target"):
         attainable_skill(DEFAULT, market, HORIZON_MIN, [date(2025, 11, 27)])
+
+
+def test_attainable_skills_are_those_on_the_windows_of_a_model_of_all_horizons(market: Market) -> None:
+    """By a plain sum over the forecasts whose window, and whose furthest target, lie in the session."""
+    days, window, furthest = market.days[-2:], 60, 10
+    found = attainable_skills(DEFAULT, market, (1, furthest), days, window)
+    assert list(found) == [1, furthest]
+    sessions = [session for session in sessions_of(DEFAULT) if session.day in days]
+    for horizon in found:
+        error = total = 0.0
+        for one in oracle_forecast(DEFAULT, market, horizon).values():
+            for ts, forecast, realised in zip(*one, strict=True):
+                for session in sessions:
+                    minute = (ts - session.open_ts) // 60
+                    if window - 1 <= minute < session.minutes - furthest:
+                        error, total = error + (realised - forecast) ** 2, total + realised**2
+        assert found[horizon] == pytest.approx(1 - error / total)
+    assert found[1] != attainable_skill(DEFAULT, market, 1, days)
 
 
 # --- settings -------------------------------------------------------------------------------------

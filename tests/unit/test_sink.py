@@ -1,4 +1,4 @@
-"""Predictions in S3: one object for each micro-batch and day, which a repeat overwrites; and the newest of each."""
+"""Predictions in S3: one object for each micro-batch and day, which a repeat overwrites; and the newest windows'."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from tests.fakes import FakeS3, bucket, make_sessions
 
 MONDAY, TUESDAY = make_sessions(390, 390)
 NOW = datetime(2025, 12, 2, 22, 0, tzinfo=UTC)
+PRICES = ("predicted_price", "price_p10", "price_p50", "price_p90")
 
 
 class Batch:
     """What Spark hands to foreachBatch, as far as it is used."""
 
-    def __init__(self, *predictions: tuple[str, int, float]) -> None:
-        self.rows = predictions
+    def __init__(
+        self, *predictions: tuple[str, int, float], horizons: tuple[int, ...] = (5,), model_id: str = "m"
+    ) -> None:
+        self.rows = [(*row, horizon) for row in predictions for horizon in horizons]
+        self.model_id = model_id
 
     def toArrow(self) -> pa.Table:  # noqa: N802  Spark's name
-        """The rows in the stream's schema: ticker, as_of in epoch seconds and predicted return."""
+        """The rows in the stream's schema: ticker, as_of in epoch seconds and predicted return; a horizon each."""
         columns: dict[str, Any] = {
-            "ticker": [ticker for ticker, _, _ in self.rows],
-            "as_of": pa.array([as_of for _, as_of, _ in self.rows], pa.int64()),
-            "horizon_min": pa.array([5] * len(self.rows), pa.int32()),
+            "ticker": [ticker for ticker, *_ in self.rows],
+            "as_of": pa.array([as_of for _, as_of, *_ in self.rows], pa.int64()),
+            "horizon_min": pa.array([horizon for *_, horizon in self.rows], pa.int32()),
             "last_price": pa.array([100.0] * len(self.rows), pa.float64()),
-            "predicted_return": pa.array([value for _, _, value in self.rows], pa.float64()),
-            "predicted_price": pa.array([100.0] * len(self.rows), pa.float64()),
+            "predicted_return": pa.array([value for _, _, value, _ in self.rows], pa.float64()),
+            **{name: pa.array([100.0] * len(self.rows), pa.float64()) for name in PRICES},
             "carried_minutes": pa.array([0] * len(self.rows), pa.int32()),
-            "model_id": ["m"] * len(self.rows),
+            "model_id": [self.model_id] * len(self.rows),
         }
         return pa.table(columns)
 
@@ -96,6 +100,36 @@ def test_the_newest_of_each_ticker_is_kept_over_micro_batches_and_restarts() -> 
     document = predictions.get_json(contract.LATEST_PREDICTIONS_KEY)
     assert document["schema_version"] == contract.PREDICTIONS_SCHEMA_VERSION
     assert list(document["predictions"][0]) == [column.name for column in contract.PREDICTIONS]
+
+
+def newest(predictions: Bucket) -> list[tuple[str, int, str, float]]:
+    rows = predictions.get_json(contract.LATEST_PREDICTIONS_KEY)["predictions"]
+    return [(row["ticker"], row["horizon_min"], row["model_id"], row["predicted_return"]) for row in rows]
+
+
+def test_the_newest_are_all_horizons_of_a_ticker_s_newest_window_in_order() -> None:
+    predictions = bucket()
+    sink(predictions)(Batch(("B", at(1), 0.3), ("A", at(1), 0.2), ("A", at(0), 0.1), horizons=(10, 1)), 0)
+    assert newest(predictions) == [("A", 1, "m", 0.2), ("A", 10, "m", 0.2), ("B", 1, "m", 0.3), ("B", 10, "m", 0.3)]
+    sink(predictions)(Batch(("B", at(2), 0.4), horizons=(10, 1)), 1)
+    assert newest(predictions)[2:] == [("B", 1, "m", 0.4), ("B", 10, "m", 0.4)]
+
+
+def test_horizons_that_a_newer_model_does_not_have_go_with_the_older_one() -> None:
+    predictions = bucket()
+    sink(predictions)(Batch(("A", at(0), 0.1), ("B", at(0), 0.1), horizons=(1, 5)), 0)
+    sink(predictions)(Batch(("A", at(1), 0.2), horizons=(2,), model_id="m-2"), 1)
+    assert newest(predictions) == [("A", 2, "m-2", 0.2), ("B", 1, "m", 0.1), ("B", 5, "m", 0.1)]
+    sink(predictions)(Batch(("B", at(0), 0.3), horizons=(5,), model_id="m-2"), 2)  # the same bar, served again
+    assert newest(predictions)[1:] == [("B", 5, "m-2", 0.3)]
+
+
+def test_a_document_of_another_version_of_the_schema_is_begun_anew() -> None:
+    predictions = bucket()
+    old = {"ticker": "OLD", "as_of": "2025-12-01T20:59:00+00:00", "predicted_return": 0.1}
+    predictions.put_json(contract.LATEST_PREDICTIONS_KEY, {"schema_version": 1, "predictions": [old]})
+    sink(predictions)(BATCH, 0)
+    assert set(latest(predictions)) == {"A", "B"}
 
 
 def test_an_older_prediction_does_not_take_the_place_of_a_newer_one() -> None:

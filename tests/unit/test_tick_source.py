@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pyarrow as pa
+import pytest
 from pyspark.sql.datasource import InputPartition
 
 from app import contract
@@ -63,8 +67,19 @@ def test_a_part_is_read_in_the_streams_columns_with_times_in_seconds(s3: FakeS3)
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert [row["ts"] for row in rows] == [SESSION.open_ts, SESSION.open_ts + 120]
     bar = make_bars("A", SESSION, [2]).to_pylist()[0]
-    assert rows[1] | {"ts": bar["ts"]} == {name: bar[name] for name in ("ticker", "ts", "open", "close", "volume")}
+    assert rows[1] == bar | {"ts": rows[1]["ts"], "market_return": rows[1]["market_return"]}
     assert [f"{f.name} {f.type}" for f in batches[0].schema] == SCHEMA.replace("long", "int64").split(", ")
+
+
+def test_one_object_is_one_poll_of_the_market(s3: FakeS3) -> None:
+    both = pa.concat_tables([make_bars(ticker, SESSION, [4]) for ticker in "AB"])
+    put_table(Bucket("fake"), KEYS[4], both)
+    put_table(Bucket("fake"), KEYS[5], make_bars("C", SESSION, [4]))  # the same minute's bar, a poll later
+    rows = [row for batch in reader().read(TickKeys((KEYS[4], KEYS[5]))) for row in batch.to_pylist()]
+    moves = [math.log(row["close"] / row["open"]) for row in rows]
+    assert [row["ticker"] for row in rows] == ["A", "B", "C"]
+    together = (moves[0] + moves[1]) / 2
+    assert [row["market_return"] for row in rows] == pytest.approx([together, together, moves[2]])
 
 
 def test_spark_gets_a_reader_with_the_options_of_the_query(s3: FakeS3) -> None:
