@@ -7,7 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -171,7 +173,7 @@ def dataset(phase: _Phase) -> None:
     time with a gap and fits the scaler on the training days alone.
 
     \b
-    Example: stockflow dataset --set dataset.horizon_min=2
+    Example: stockflow dataset --set dataset.horizons_min=[1,2,5,10]
     """
     from app.dataset.run import run_dataset
     from app.storage import Bucket
@@ -184,8 +186,9 @@ def dataset(phase: _Phase) -> None:
 def train(phase: _Phase) -> None:
     """Train the LSTM on the run's dataset, data-parallel with Horovod over MPI ranks.
 
-    Averages gradients over the ranks at every step, checkpoints each epoch, measures against the
-    forecast that the price stays, exports to ONNX and leaves the model as the run's candidate.
+    Averages gradients over the ranks at every step, leaves checkpoints by step from which a repetition
+    goes on, measures each horizon against the forecast that the price stays, exports to ONNX and leaves
+    the model as the run's candidate.
 
     \b
     Example: stockflow train --set training.ranks=2 --set training.epochs=8
@@ -200,7 +203,8 @@ def promote(phase: _Phase) -> None:
     """Let the model that the run trained take over, if it is good enough.
 
     Moves models/current.json when the model's skill over the forecast that the price stays, on the
-    validation days, is above gate.min_skill. A model that is not promoted is no error.
+    validation days, is not below gate.min_skill, nor below that of the model that serves now. A model
+    that is not promoted is no error.
 
     \b
     Example: stockflow promote --set gate.min_skill=0.01
@@ -213,7 +217,7 @@ def promote(phase: _Phase) -> None:
     models, run_id = Bucket(phase.place.model_bucket), phase.place.run_id
     decision = decide(models, run_id, phase.settings.gate.min_skill, system_clock())
     if decision.promote:
-        move_pointer(models, run_id, decision.model_id, system_clock())
+        move_pointer(models, run_id, decision.model_id, system_clock(), serving=decision.serving)
     click.echo(f"model {decision.model_id} is {'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
     place = contract.CURRENT_MODEL_KEY if decision.promote else contract.model_prefix(decision.model_id)
     phase.finish({"rows": decision.windows, "where": f"s3://{models.name}/{place}", **decision.to_json()})
@@ -296,6 +300,38 @@ def cost(context: tuple[str, ...], assume: tuple[str, ...], as_json: bool) -> No
     from infra.cost.report import show
 
     show(context, assume, as_json=as_json)
+
+
+@cli.command()
+@click.option("--nodes", default="1,2,3,4", show_default=True, help="Numbers of nodes.")
+@click.option("--gpus", default="1,2", show_default=True, help="Ranks of a node: one for each GPU.")
+@click.option("--batch", default="32,64,128,256", show_default=True, help="Windows in one step of one rank.")
+@click.option("--target", type=click.Choice(["sagemaker", "local"]), default="sagemaker", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/scale"), show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="The first is not timed.")
+@click.option("--dataset-run", default="", help="The run whose dataset is trained on; by default the last one built.")
+@click.option("--deployment", default="stockflow", show_default=True, help="Name of the deployed stacks.")
+@click.option("--machine", default="", envvar="STATE_MACHINE", help="ARN of the state machine; by default its stack's.")
+@click.option("--instance", multiple=True, metavar="GPUS=TYPE", help="Instance type by GPUs, e.g. 2=ml.g5.12xlarge.")
+@click.option("--at-once", type=click.IntRange(min=1), default=1, show_default=True, help="Training jobs side by side.")
+@set_option
+def scale(nodes: str, gpus: str, batch: str, target: str, instance: tuple[str, ...], **asked: Any) -> None:
+    """Train with several numbers of nodes, GPUs and batches; tables and pictures of how it scales.
+
+    As SageMaker jobs, each an execution of the deployed state machine that only trains and promotes nothing,
+    or as nodes x GPUs ranks on this machine.
+
+    \b
+    Examples:
+      stockflow scale --nodes 1,2 --gpus 1 --batch 256 --at-once 2
+      stockflow scale --target local --nodes 1,2 --gpus 1 --batch 256,1024
+    """
+    from app.scaling.run import run_scale
+    from app.scaling.sweep import Sweep, read_cases, read_instances
+
+    cases = read_cases(nodes, gpus, batch)
+    sweep = Sweep(f"scale-{datetime.now(UTC):%Y%m%d-%H%M%S}", cases, instances=read_instances(instance, cases), **asked)
+    run_scale(sweep, target, os.environ, click.echo)
 
 
 def _with_speed(settings: Settings, speed: float | None) -> Settings:

@@ -13,8 +13,10 @@ market bucket
 model bucket
     ``datasets/<run>/...``                            dense feature tables and their spec
     ``models/<model>/...``                            weights, ONNX, spec, metrics, checkpoints
+    ``models/begun/<run>.json``                       the model that a run trains, while it does
     ``models/candidates/<run>.json``                  the model that a run trained, before the gate
     ``models/current.json``                           the pointer that serving follows
+    ``training-jobs/<job>/...``                       what a training job leaves or tells its nodes; expires
 predictions bucket
     ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``
     ``latest.json``                       the newest prediction of each ticker
@@ -51,10 +53,19 @@ ENV_ARRAY_INDEX: Final = "AWS_BATCH_JOB_ARRAY_INDEX"
 """AWS Batch's own variable: the number of a child of an array job, which is its shard."""
 ENV_JOB_ATTEMPT: Final = "AWS_BATCH_JOB_ATTEMPT"
 """AWS Batch's own variable: which attempt at a job this is, from 1."""
+ENV_JOB_ID: Final = "AWS_BATCH_JOB_ID"
+"""AWS Batch's own variable; of a node of a multi-node job: the job's id, ``#`` and the node's index."""
+ENV_NODES: Final = "AWS_BATCH_JOB_NUM_NODES"
+ENV_NODE: Final = "AWS_BATCH_JOB_NODE_INDEX"
+ENV_MAIN_NODE: Final = "AWS_BATCH_JOB_MAIN_NODE_INDEX"
+ENV_MAIN_NODE_ADDRESS: Final = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"
+"""AWS Batch's own variables on every node of a multi-node job; the last one is unset on the main node."""
 ENV_SHARD_ATTEMPTS: Final = "STOCKFLOW_SHARD_ATTEMPTS"
 """How often Batch tries a shard; unset means that nobody tries it again."""
 ENV_DATASET_FOLDER: Final = "SM_CHANNEL_DATASET"
 """SageMaker's own variable: folder of the input channel `dataset`; unset means the model bucket."""
+ENV_OUTPUT_FOLDER: Final = "SM_OUTPUT_DIR"
+"""SageMaker's own variable: folder whose file `failure` says why a job failed."""
 HYPERPARAMETER_SETTINGS: Final = "settings"
 """The hyperparameter of a SageMaker job that holds the settings, as ENV_SETTINGS does elsewhere ..."""
 ENV_HYPERPARAMETER_SETTINGS: Final = "SM_HP_SETTINGS"
@@ -274,6 +285,11 @@ LATEST_DATASET_KEY: Final = "datasets/latest.json"
 """Names the run whose dataset was built last: what training alone trains on."""
 TRAINING_JOBS_PREFIX: Final = "training-jobs/"
 """Where SageMaker leaves its own output of a job; the model itself goes to `models/`."""
+
+
+def nodes_key(job_id: str, attempt: str, name: str) -> str:
+    """What the nodes of one attempt at a Batch multi-node job tell each other: each by its index, ``end`` at last."""
+    return f"{TRAINING_JOBS_PREFIX}{job_id}/{attempt}/nodes/{name}.json"
 
 
 def dataset_key(run_id: str, split: str) -> str:

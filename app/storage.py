@@ -60,9 +60,12 @@ class Bucket:
 
     def open(self, key: str) -> BinaryIO:
         """The object as a file that is read in parts; ObjectMissing when there is none."""
+        return io.BufferedReader(_ObjectFile(self, key, self.size(key)), _READ_AHEAD)
+
+    def size(self, key: str) -> int:
+        """Bytes of an object; ObjectMissing when there is none."""
         with self._storage_errors(key):
-            size = int(self._client.head_object(Bucket=self.name, Key=key)["ContentLength"])
-        return io.BufferedReader(_ObjectFile(self, key, size), _READ_AHEAD)
+            return int(self._client.head_object(Bucket=self.name, Key=key)["ContentLength"])
 
     def get_range(self, key: str, first: int, size: int) -> bytes:
         """`size` bytes of an object from byte `first` on."""

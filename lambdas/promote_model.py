@@ -15,4 +15,5 @@ from app.training.gate import promote
 def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """The order with the decision under `gate` in; what `models/current.json` holds then out."""
     models = Bucket(os.environ[contract.ENV_MODEL_BUCKET])
-    return promote(models, event["run_id"], event["gate"]["model_id"], system_clock())
+    gate = event["gate"]
+    return promote(models, event["run_id"], gate["model_id"], system_clock(), serving=gate["serving"])

@@ -5,9 +5,9 @@ What is random (order, dropout) follows from the seed and the step, so the posit
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ _WRITTEN_FOR: Mapping[str, str] = {
     "settings": "other training settings",
     "ranks": "another number of ranks",
 }
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Checkpoints:
         arrays |= {f"state_{i:04d}": array for i, array in enumerate(checkpoint.state)}
         arrays |= {f"best_{i:04d}": array for i, array in enumerate(checkpoint.best)}
         np.savez(body, allow_pickle=False, **arrays)
+        body.write(hashlib.sha256(body.getbuffer()).digest())  # NumPy ignores what follows its archive
         self._models.put(contract.checkpoint_key(self._model_id, checkpoint.step), body.getvalue())
         for key in self._keys()[: -self._kept]:
             self._models.delete(key)
@@ -89,20 +91,20 @@ class Checkpoints:
 
 
 def read_checkpoint(models: Bucket, key: str) -> Checkpoint:
-    """One checkpoint; TrainingError when it cannot be read."""
-    try:
-        with np.load(io.BytesIO(models.get(key)), allow_pickle=False) as stored:
-            told = json.loads(stored["told"].tobytes())
-            names = sorted(stored.files)
-            return Checkpoint(
-                step=contract.checkpoint_step(key),
-                epoch=told["epoch"],
-                position=told["position"],
-                state=[stored[name] for name in names if name.startswith("state_")],
-                best=[stored[name] for name in names if name.startswith("best_")],
-                history=told["history"],
-                losses=stored["losses"],
-                about=told["about"],
-            )
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
-        raise TrainingError(f"s3://{models.name}/{key} is no checkpoint: delete it and start again") from exc
+    """One checkpoint; TrainingError when it is not what was written."""
+    body = models.get(key)
+    if hashlib.sha256(body[:-_DIGEST_BYTES]).digest() != body[-_DIGEST_BYTES:]:
+        raise TrainingError(f"s3://{models.name}/{key} is no checkpoint: delete it and start again")
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        told = json.loads(stored["told"].tobytes())
+        names = sorted(stored.files)
+        return Checkpoint(
+            step=contract.checkpoint_step(key),
+            epoch=told["epoch"],
+            position=told["position"],
+            state=[stored[name] for name in names if name.startswith("state_")],
+            best=[stored[name] for name in names if name.startswith("best_")],
+            history=told["history"],
+            losses=stored["losses"],
+            about=told["about"],
+        )

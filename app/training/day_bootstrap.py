@@ -44,7 +44,7 @@ class DayBootstrap:
         return found
 
     def interval(self, top: FloatArray, bottom: FloatArray) -> Interval | None:
-        """Of the ratio sum(top) / sum(bottom), both (days,); None when fewer than two days tell of it.
+        """Of the ratio sum(top) / sum(bottom), both (days,); None unless two days tell of it, and not the very same.
 
         The bootstrap's percentiles, their distance from the ratio stretched by what they lack with few days (with d
         days: Student's quantile over the normal one, times the root of d / (d - 1)), so that for a mean of
@@ -58,6 +58,8 @@ class DayBootstrap:
         whole = self._drawn @ bottom
         ratio = top.sum() / bottom.sum()
         low, high = np.quantile((self._drawn @ top)[whole > 0] / whole[whole > 0], (0.025, 0.975))
+        if low == high:
+            return None
         stretch = _student(days - 1) / _NORMAL * math.sqrt(days / (days - 1))
         return float(ratio + (low - ratio) * stretch), float(ratio + (high - ratio) * stretch)
 

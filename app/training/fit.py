@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from app.dataset.windows import WindowSet
+from app.dataset.windows import Index, WindowSet
 from app.errors import TrainingError
 from app.sessions import utc
 from app.settings import TrainingSettings
@@ -33,7 +33,7 @@ class Trained:
     """A fitted model, on rank 0 with the weights of its best epoch, and what was measured on the way.
 
     history: a row for each epoch; best_epoch: counts from 1; start_s: until the first step was done, compilation
-    included; train_s: all steps of this process, without checkpoints and validation.
+    included; train_s: all later steps of this process, without checkpoints and validation.
     """
 
     model: Any
@@ -84,6 +84,16 @@ def fit(
     )
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A step that was taken: where in the job, with what, this rank's loss and the share of ranks without one."""
+
+    where: str
+    batch: Batch
+    loss: Any
+    broken: Any
+
+
 class _Fitting:
     """A model in training on one rank."""
 
@@ -106,6 +116,7 @@ class _Fitting:
         self._optimizer = make_optimizer(self.model, settings)
         watchdog.beat("looking for a checkpoint")
         self.at = resume(checkpoints, self.model, self._optimizer)
+        watchdog.beat("the first step, which is compiled")
         self._chunk, self._data = train.chunk(0), Resident(train.chunk(0))
         if not self.at.kernel:
             self.at.kernel = settings.kernel if settings.kernel != "auto" else self._faster_kernel()
@@ -115,26 +126,27 @@ class _Fitting:
     def epoch(self, on_start: Callable[[int], None]) -> Row:
         """The rest of the running epoch; returns what it measured."""
         at, settings = self.at, self._settings
-        taken_s, begun_at = 0.0, at.done
-        last: tuple[int, Batch, Any] | None = None
+        taken_s, timed_from = 0.0, at.done
+        last: _Taken | None = None
         tick = time.perf_counter()
         for batch in self._train.batches(epoch=at.epoch, seed=settings.seed, batch=settings.batch, position=at.done):
-            loss = self._take(batch)
-            _check_loss(at.epoch, last)
-            last = at.done, batch, loss
+            taken = self._take(batch)
+            _check(last)
+            last = taken
             if not self.start_s:
-                float(loss)
-                self.start_s = time.perf_counter() - self._begun
+                float(last.loss)
                 on_start(at.epoch)
+                tick = time.perf_counter()  # the first step compiles: it counts to the start
+                self.start_s, timed_from = tick - self._begun, at.done
             if self._is_due():
-                _check_loss(at.epoch, last)
+                _check(last)
                 taken_s += time.perf_counter() - tick
                 self.save()
                 tick = time.perf_counter()
-        _check_loss(at.epoch, last)
+        _check(last)
         taken_s += time.perf_counter() - tick
         self.train_s += taken_s
-        per_step = taken_s / (at.done - begun_at)
+        per_step = taken_s / (at.done - timed_from) if at.done > timed_from else self.start_s
         return {
             "loss": float(all_losses(at.losses).mean(dtype=np.float64)),
             "validation_loss": self._validate(),
@@ -148,16 +160,17 @@ class _Fitting:
         self._watchdog.beat("writing a checkpoint")
         save(self._checkpoints, self.at, self._done(), self.model, self._optimizer)
 
-    def _take(self, batch: Batch) -> Any:
+    def _take(self, batch: Batch) -> _Taken:
         if batch.chunk is not self._chunk:
             self._chunk, self._data = batch.chunk, Resident(batch.chunk)
         base, number = self._settings.learning_rate, self._done()
         rate = learning_rate(number, base=base, ranks=hvd.size(), warmup_steps=self._warmup)
-        loss = self._step(self._data, batch.chosen, rate=rate, number=number)
+        loss, broken = self._step(self._data, batch.chosen, rate=rate, number=number)
         self.at.losses.append(loss)
         self.at.done += 1
-        self._watchdog.beat(f"epoch {self.at.epoch + 1} after step {self.at.done}")
-        return loss
+        where = f"in epoch {self.at.epoch + 1} at step {self.at.done}"
+        self._watchdog.beat(where)
+        return _Taken(where, batch, loss, broken)
 
     def _done(self) -> int:
         """Steps of the whole job that are done."""
@@ -181,28 +194,43 @@ class _Validation:
     """The validation loss over all ranks' shares: the same on every rank."""
 
     def __init__(self, model: Any, windows: WindowSet, watchdog: Watchdog) -> None:
-        self._forecast, self._data, self._watchdog = Forecaster(model), Resident(windows), watchdog
+        self._forecast, self._data = Forecaster(model), Resident(windows)
+        self._windows, self._watchdog = windows, watchdog
 
     def __call__(self) -> float:
         _, losses = self._forecast(self._data, lambda: self._watchdog.beat("validation"))
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if len(broken):
+            raise TrainingError(f"the loss is {losses[broken[0]]} in validation: {_blamed(self._windows, broken)}")
         mine = tf.constant([losses.sum(dtype=np.float64), len(losses)], tf.float64)
         total, count = hvd.allreduce(mine, op=hvd.Sum, name="validation").numpy()
         return float(total / count)
 
 
-def _check_loss(epoch: int, last: tuple[int, Batch, Any] | None) -> None:
-    """TrainingError that names the batch whose loss is no number. Looked at a step late: a GPU need not wait."""
-    if last is None or np.isfinite(float(last[2])):
+def _check(taken: _Taken | None) -> None:
+    """TrainingError on the rank whose loss is no number; the others wait for the end that it brings.
+
+    Looked at a step late, so that a GPU need not wait: by then the weights of all ranks may be broken.
+    """
+    if taken is None or not float(taken.broken):
         return
-    number, batch, loss = last
-    chunk, chosen = batch.chunk, batch.chosen
-    names = sorted({chunk.tickers[i] for i in chunk.ticker[chosen]})
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
-    first, end = (utc(int(ts)).isoformat() for ts in (chunk.as_of[chosen].min(), chunk.as_of[chosen].max()))
-    raise TrainingError(
-        f"the loss is {float(loss)} in epoch {epoch + 1} at step {number + 1}, with a batch of {len(chosen)} windows of"
-        f" {shown}, as of {first} to {end}: look at their bars, or lower training.learning_rate"
-    )
+    if np.isfinite(float(taken.loss)):
+        hvd.allreduce(tf.constant(0.0), name="broken")
+    blamed = _blamed(taken.batch.chunk, taken.batch.chosen)
+    raise TrainingError(f"the loss is {float(taken.loss)} {taken.where}: {blamed}")
+
+
+def _blamed(windows: WindowSet, chosen: Index) -> str:
+    """What to do about a batch without a loss: the windows whose targets are no numbers, or all, by name and time."""
+    unknown = chosen[~np.isfinite(windows.targets[chosen]).all(axis=1)]
+    shown = unknown if len(unknown) else chosen
+    names = sorted({windows.tickers[i] for i in windows.ticker[shown]})
+    more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    times = dict.fromkeys(utc(int(ts)).isoformat() for ts in (windows.as_of[shown].min(), windows.as_of[shown].max()))
+    where = f"{', '.join(names[:_SHOWN])}{more} as of {' to '.join(times)}"
+    if len(unknown):
+        return f"the targets of {where} are no numbers: look at the bars there"
+    return f"with the batch of {where}: look at the bars there, or lower training.learning_rate"
 
 
 def _best_epoch(history: list[Row]) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -42,6 +44,23 @@ class DatasetFolder(Bucket):
             raise StorageError(
                 f"{path} cannot be read ({exc.strerror}): the channel must mirror {key.rpartition('/')[0]}/"
             ) from exc
+
+
+class _Unnamed(Bucket):
+    """One object, in a file of a folder that has no name: it is gone with the process, whatever ends that."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder, client=object())
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as this is
+        weakref.finalize(self, self.file.close)
+
+    def size(self, key: str) -> int:
+        """Bytes written so far."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def get_range(self, key: str, first: int, size: int) -> bytes:
+        """`size` bytes from byte `first` on."""
+        return os.pread(self.file.fileno(), size, first)
 
 
 @dataclass(frozen=True)
@@ -111,17 +130,23 @@ class StoredSplit:
         with self._file() as file:
             return file.read(use_threads=False)
 
-    def copied(self, first: int, end: int, folder: str) -> StoredSplit:
-        """The row groups that hold these windows, copied into a file of a folder, one after another."""
+    def copied(self, first: int, end: int, folder: str, on_group: Callable[[], None] = lambda: None) -> StoredSplit:
+        """The row groups that hold these windows, on the disk of a folder. on_group: called after each of them."""
         low, high, before = self._groups_of(first, end)
-        path = Path(folder, self.key.rpartition("/")[2])
-        with self._file() as file, pq.ParquetWriter(path, file.schema_arrow, compression="lz4") as writer:
+        with _writing(folder):
+            copy = _Unnamed(folder)
+        with self._file() as stored:
+            schema = pa.schema([stored.schema_arrow.field(name) for name in self._columns])
+            writer = pq.ParquetWriter(copy.file, schema, compression="lz4")
             for number in range(low, high):
-                group = file.read_row_group(number, use_threads=False)
-                writer.write_table(group, row_group_size=max(1, len(group)))
-        return StoredSplit(
-            DatasetFolder(folder), self.key, self.spec, self.max_filled_share, self.groups[low:high], before
-        )
+                group = stored.read_row_group(number, columns=self._columns, use_threads=False)
+                with _writing(folder):
+                    writer.write_table(group, row_group_size=len(group))
+                on_group()
+        with _writing(folder):
+            writer.close()
+            copy.file.flush()
+        return StoredSplit(copy, self.key, self.spec, self.max_filled_share, self.groups[low:high], before)
 
     def _groups_of(self, first: int, end: int) -> tuple[int, int, int]:
         """First and behind-last group that hold these windows, and the windows of the split ahead of them."""
@@ -131,21 +156,28 @@ class StoredSplit:
             return 0, 0, self.before
         return inside[0], inside[-1] + 1, ends[inside[0]]
 
+    @property
+    def _columns(self) -> list[str]:
+        return ["ticker", "ts", "close", "observed", *self.spec.features]
+
     def _table(self, groups: range) -> pa.Table:
-        columns = ["ticker", "ts", "close", "observed", *self.spec.features]
         with self._file() as file:  # without threads: see app.tables
-            return file.read_row_groups(list(groups), columns=columns, use_threads=False)
+            return file.read_row_groups(list(groups), columns=self._columns, use_threads=False)
 
-    def _file(self) -> pq.ParquetFile:
-        opened = self.source.open(self.key)
-        try:
-            return pq.ParquetFile(opened)
-        except pa.ArrowInvalid as exc:
-            raise StorageError(f"{self.source.name}/{self.key} is not a Parquet object: {exc}") from exc
+    @contextmanager
+    def _file(self) -> Iterator[pq.ParquetFile]:
+        with self.source.open(self.key) as opened:
+            try:
+                yield pq.ParquetFile(opened)
+            except (pa.ArrowException, OSError) as exc:
+                raise StorageError(f"{self.source.name}/{self.key} is not a Parquet object: {exc}") from exc
 
 
-def local_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for what a rank copies from S3; gone with the process."""
-    with suppress(OSError):
-        return tempfile.TemporaryDirectory(prefix="stockflow-dataset-")
-    raise StorageError(f"no temporary folder can be made in {tempfile.gettempdir()}: free space or set TMPDIR")
+@contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(
+            f"{folder} takes no copy of the training rows ({exc.strerror}): free space there or set TMPDIR"
+        ) from exc

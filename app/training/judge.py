@@ -14,8 +14,6 @@ from app.dataset.features import FloatArray
 from app.dataset.forecast import calibrate, calibrated
 from app.dataset.spec import Spec
 from app.dataset.windows import WindowSet
-from app.storage import Bucket
-from app.training.current import compare_current
 from app.training.evaluate import SplitMetrics, evaluate
 from app.training.fit import Trained
 from app.training.inputs import StoredDataset
@@ -36,40 +34,34 @@ class Judged:
     validation: SplitMetrics
     test: SplitMetrics
     linear: SplitMetrics
-    current: dict[str, Any] | None
     sample: Any
 
 
 def train_sums(train: Part) -> LinearSums:
     """What the linear model needs of the training windows of all ranks; every rank calls it."""
-    windows = train.chunk(0)
-    every = -(-len(windows) // _LINEAR_WINDOWS)
-    mine = _sums(windows, slice(None, None, every))
+    every = -(-train.chunks * train.chunk_windows // _LINEAR_WINDOWS)
+    chunks = (train.chunk(number) for number in range(train.chunks))
+    mine = reduce(LinearSums.added, (_sums(chunk, slice(None, None, every)) for chunk in chunks))
     parts = (mine.gram, mine.moment, mine.square, np.float64(mine.count))
     added = [hvd.allreduce(tf.constant(part), op=hvd.Sum, name=f"linear.{i}").numpy() for i, part in enumerate(parts)]
     return LinearSums(added[0], added[1], added[2], float(added[3]))
 
 
-def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, models: Bucket, seed: int) -> Judged:
+def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, seed: int) -> Judged:
     """Measure rank 0's model. The test days are read here and nowhere before."""
     spec, forecaster = dataset.spec, Forecaster(trained.model)
-    validation_split = dataset.split("validation")
-    validation = validation_split.read()
+    validation = dataset.split("validation").read()
     raw, _ = forecaster(Resident(validation))
     spec = replace(spec, calibration=calibrate(raw, validation.targets / validation.target_std))
     linear = fit_linear(sums, _sums(validation, slice(None)))
     test = dataset.split("test").read()
     forecast, _ = forecaster(Resident(test))
     predicted = _linear_returns(linear, test)
-    validated = _measured(calibrated(raw, spec.calibration), validation, spec, seed, None)
     return Judged(
         spec=spec,
-        validation=validated,
+        validation=_measured(calibrated(raw, spec.calibration), validation, spec, seed, None),
         test=_measured(calibrated(forecast, spec.calibration), test, spec, seed, predicted),
         linear=_measured(predicted[..., None] / test.target_std[..., None], test, spec, seed, None),
-        current=compare_current(
-            models, validation_split.table(), spec, dataset.settings.max_filled_share, validated.skill
-        ),
         sample=test.inputs(slice(0, 64)),
     )
 

@@ -63,20 +63,34 @@ class Part:
             coming: Future[WindowSet] | None = None
             for place in range(begun, self.chunks):
                 chunk = coming.result() if coming else self.chunk(int(order[place]))
-                coming = reader.submit(self.chunk, int(order[place + 1])) if place + 1 < self.chunks else None
+                coming = None
                 shuffled = np.random.default_rng([seed, epoch, int(order[place])]).permutation(self.chunk_windows)
                 for step in range(position - begun * steps if place == begun else 0, steps):
                     yield Batch(chunk, shuffled[step * batch : (step + 1) * batch])
+                    if coming is None and place + 1 < self.chunks:  # the chunk before has been let go by now
+                        coming = reader.submit(self.chunk, int(order[place + 1]))
 
 
-def stored_part(split: StoredSplit, *, rank: int, ranks: int, resident_mib: int, folder: str | None) -> Part:
-    """A rank's part of a stored split. folder: where what comes from S3 is copied to; None: it is on disk."""
+def stored_part(
+    split: StoredSplit,
+    *,
+    rank: int,
+    ranks: int,
+    resident_mib: int,
+    folder: str | None,
+    on_group: Callable[[], None] = lambda: None,
+) -> Part:
+    """A rank's part of a stored split.
+
+    folder: where a part of several chunks is copied to, for it is read in each epoch; None: it is on disk already.
+    on_group: called after each row group that was copied.
+    """
     windows = split.windows
     mine = windows // ranks
     needed = part_bytes(split.rows / ranks, mine, len(split.spec.features), len(split.spec.horizons_min))
     room = resident_mib * 2**20
     chunks = 1 if needed <= room else math.ceil(2 * needed / room)  # two at a time: one is read meanwhile
-    local = split.copied(rank * mine, (rank + 1) * mine, folder) if folder else split
+    local = split.copied(rank * mine, (rank + 1) * mine, folder, on_group) if folder and chunks > 1 else split
     return Part(local.read, windows, rank=rank, ranks=ranks, chunks=chunks)
 
 

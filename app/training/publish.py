@@ -14,7 +14,7 @@ from app.settings import Settings
 from app.storage import Bucket, fingerprint, to_json
 from app.training.card import model_card
 
-_OF_THE_JOB = {"checkpoint_steps", "checkpoints_kept", "stall_timeout_s", "timeout_s"}
+_OF_THE_JOB = {"checkpoint_steps", "checkpoints_kept", "stall_timeout_s", "timeout_s", "nodes_timeout_s"}
 """Settings that say how a job runs, not what becomes of it."""
 
 

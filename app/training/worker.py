@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -27,9 +28,11 @@ from app.progress import Report, reporter, silent
 from app.settings import Place, Settings, TrainingSettings, load, place_from_environ
 from app.storage import Bucket
 from app.training.checkpoint import Checkpoints
+from app.training.current import compare_current
+from app.training.device import use_own_device
 from app.training.export import export_model
 from app.training.fit import Trained, fit
-from app.training.inputs import DatasetFolder, StoredDataset, StoredSplit, local_folder, read_dataset
+from app.training.inputs import DatasetFolder, StoredDataset, StoredSplit, read_dataset
 from app.training.judge import judge, train_sums
 from app.training.linear import LinearSums
 from app.training.part import Part, stored_part
@@ -39,35 +42,39 @@ from app.training.watchdog import Watchdog
 
 
 def main() -> int:
-    """Train as one rank of the job; the exit status is that of the error, if any."""
+    """Train as one rank of the job. A rank that fails ends at once with the status of its error.
+
+    It tells Horovod nothing: ranks that are told fail too, and mpirun would report the one that is done first.
+    """
     hvd.init()
     try:
         _train()
         hvd.allreduce(tf.constant(0.0), name="all_done")  # a rank that leaves early would end rank 0's export
-    except StockflowError as exc:
-        print(f"rank {hvd.rank()}: {exc}", file=sys.stderr, flush=True)
-        return exc.exit_code
     except Exception as exc:
-        traceback.print_exc()
-        print(f"rank {hvd.rank()}: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
-        return 1
+        if not isinstance(exc, StockflowError):
+            traceback.print_exc()
+        kind = "" if isinstance(exc, StockflowError) else f"{type(exc).__name__}: "
+        print(f"rank {hvd.rank()}: {kind}{exc}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(exc.exit_code if isinstance(exc, StockflowError) else 1)
     return 0
 
 
 def _train() -> None:
     begun = time.perf_counter()
-    _use_own_device()  # before the first operation of TensorFlow, such as a broadcast
+    use_own_device()  # before the first operation of TensorFlow, such as a broadcast
     settings, place, folder = _job()
     training = settings.training
     report = _reporter() if hvd.rank() == 0 else silent
     # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
     models = Bucket(place.model_bucket) if hvd.rank() == 0 else None
     source = DatasetFolder(folder) if folder else models or Bucket(place.model_bucket)
-    with Watchdog(hvd.rank(), training.stall_timeout_s) as watchdog, local_folder() as local:
+    with Watchdog(hvd.rank(), training.stall_timeout_s) as watchdog:
         dataset = read_dataset(source, place.dataset_run, training.features)
         # The dataset's own settings count, not those of whoever trains on it.
         settings = settings.model_copy(update={"dataset": dataset.settings})
-        part = _part(dataset, training, None if folder else local)
+        watchdog.beat("reading the training rows")
+        part = _part(dataset, training, None if folder else tempfile.gettempdir(), watchdog)
         job = _Job(models, place, dataset, settings) if models is not None else None
         trained = fit(
             training,
@@ -85,14 +92,22 @@ def _train() -> None:
         job.publish(trained, sums, begun)
 
 
-def _part(dataset: StoredDataset, training: TrainingSettings, local: str | None) -> Part:
-    """This rank's training windows. local: where what comes from S3 is copied to."""
+def _part(dataset: StoredDataset, training: TrainingSettings, disk: str | None, watchdog: Watchdog) -> Part:
+    """This rank's training windows. disk: the folder where what comes from S3 is copied to."""
     split = dataset.split("train")
-    part = stored_part(split, rank=hvd.rank(), ranks=hvd.size(), resident_mib=training.resident_mib, folder=local)
+    part = stored_part(
+        split,
+        rank=hvd.rank(),
+        ranks=hvd.size(),
+        resident_mib=training.resident_mib,
+        folder=disk,
+        on_group=lambda: watchdog.beat("reading the training rows"),
+    )
     if not part.steps_per_epoch(training.batch):
+        cut = f" in {part.chunks} chunks" if part.chunks > 1 else ""
         raise TrainingError(
-            f"{split.windows} training windows do not fill one step of {hvd.size()} ranks x {training.batch}:"
-            " lower training.batch"
+            f"{split.windows} training windows{cut} do not fill one step of {hvd.size()} ranks x {training.batch}:"
+            f" lower training.batch{' or raise training.resident_mib' if cut else ''}"
         )
     return part
 
@@ -139,12 +154,18 @@ class _Job:
     def publish(self, trained: Trained, sums: LinearSums, begun: float) -> None:
         """Measure the model, export it and leave it as the run's candidate."""
         settings = self.settings
-        judged = judge(trained, self.dataset, sums, self.models, settings.training.seed)
+        judged = judge(trained, self.dataset, sums, settings.training.seed)
         metrics = {
             "validation": judged.validation.to_json(),
             "test": judged.test.to_json(),
             "linear": {"test": judged.linear.to_json()},
-            "current": judged.current,
+            "current": compare_current(
+                self.models,
+                self.dataset.split("validation").table(),
+                judged.spec,
+                settings.dataset.max_filled_share,
+                judged.validation.skill,
+            ),
             "windows_train": self.dataset.split("train").windows,
             "ranks": hvd.size(),
             "rank_weight_max_diff": trained.rank_weight_max_diff,
@@ -183,16 +204,6 @@ def _job() -> tuple[Settings, Place, str]:
 def epoch_line(epoch: int, row: Mapping[str, float]) -> str:
     """What an epoch measured, as ``name=value`` words of plain decimals, for whoever reads the log."""
     return " ".join([f"epoch={epoch}", *(f"{name}={row[name]:.6f}" for name in contract.TRAINING_METRICS)])
-
-
-def _use_own_device() -> None:
-    """One GPU a rank where there are any; this machine's cores shared between its ranks."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
-    threads = max(1, len(os.sched_getaffinity(0)) // hvd.local_size())
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 if __name__ == "__main__":

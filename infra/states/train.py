@@ -26,7 +26,7 @@ class TrainingJob:
 
 
 def train_states(job: TrainingJob, *, gate: str, promote: str, then: str) -> States:
-    """Train on the dataset, judge the model on the validation days, promote it where it is better.
+    """Train on the dataset, judge the model on the validation days, promote it where it is no worse than what serves.
 
     A refused model is no failure while an older one serves; with none at all there is nothing to serve.
     """

@@ -49,6 +49,8 @@ _DAY: Final = date(2026, 11, 19)
 _TICKS = 390
 _MODEL = "model-1"
 _EARLIER = "noon"
+EARLIER_SKILL: Final = 0.05
+"""Of the model that serves when there was an earlier run."""
 
 
 @dataclass
@@ -122,7 +124,9 @@ class Services:
             "gate_model": lambda order: decide(
                 *(self.models, order["run_id"]), min_skill=order["settings"]["gate"]["min_skill"], now=NOW
             ).to_json(),
-            "promote_model": lambda order: promote(self.models, order["run_id"], order["gate"]["model_id"], NOW),
+            "promote_model": lambda order: promote(
+                *(self.models, order["run_id"], order["gate"]["model_id"], NOW), serving=order["gate"]["serving"]
+            ),
             "verify_predictions": lambda order: verify_predictions(order["run_id"], self.market, self.predictions),
             "clean_up": lambda event: {"clusters": [CLUSTER], "of": [event["execution"], event["machine"]]},
         }
@@ -174,12 +178,25 @@ class Services:
         assert self.models.get_json(contract.LATEST_DATASET_KEY)["run_id"] == environ[contract.ENV_DATASET_RUN]
         for name in contract.MODEL_FILES:
             self.models.put(contract.model_key(_MODEL, name), b"")
-        metrics = {"validation": {"skill": self.skill, "windows": 1000}}
+        metrics = {"validation": self._judged(), "test": self._judged(), "current": self._compared()}
         self.models.put_json(contract.model_key(_MODEL, contract.MODEL_METRICS), metrics)
         self.models.put_json(contract.candidate_key(environ[contract.ENV_RUN_ID]), {"model_id": _MODEL, "sha256": {}})
 
+    def _judged(self) -> dict[str, Any]:
+        """Metrics of a split."""
+        horizons = {"5": {"windows": 1000, "skill": self.skill}}
+        return {"windows": 1000, "days": 2, "skill": self.skill, "horizons": horizons}
+
+    def _compared(self) -> dict[str, Any] | None:
+        """The model that serves, on the windows of the one that is trained."""
+        if not self.models.exists(contract.CURRENT_MODEL_KEY):
+            return None
+        model_id = self.models.get_json(contract.CURRENT_MODEL_KEY)["model_id"]
+        return {"model_id": model_id, "skill": EARLIER_SKILL, "windows": 1000, "candidate_skill": self.skill}
+
     def _serve(self, run_id: str) -> None:
-        served = {"ticks": _TICKS, "predictions": _TICKS, "day": _DAY.isoformat(), "model_id": _MODEL}
+        served = {"ticks": _TICKS, "predictions": 2 * _TICKS, "horizons_min": [1, 5]}
+        served |= {"day": _DAY.isoformat(), "model_id": _MODEL}
         self.market.put_json(contract.feed_end_key(run_id), {"ticks": _TICKS})
         self.market.put_json(contract.result_key(run_id, "serve"), served)
         self.predictions.put(contract.predictions_key(_DAY, run_id, 0), b"")

@@ -153,6 +153,7 @@ WRITERS: Mapping[tuple[str, str], set[str]] = {
     ("Model", contract.model_key(MODEL, contract.MODEL_ONNX)): {TRAINING},
     ("Model", contract.checkpoint_key(MODEL, 1)): {TRAINING},
     ("Model", contract.candidate_key(RUN)): {TRAINING},
+    ("Model", contract.begun_key(RUN)): {TRAINING},
     ("Model", contract.model_key(MODEL, contract.MODEL_DECISION)): {TRAINING, function_role("gate_model")},
     ("Model", contract.CURRENT_MODEL_KEY): {function_role("promote_model")},
     ("Predictions", contract.predictions_key(DAY, RUN, 0)): {NODES},
@@ -195,9 +196,7 @@ def test_predictions_are_read_by_the_consumer_and_by_the_stream_that_makes_them(
     }
 
 
-def test_nothing_is_deleted_but_what_is_merged_and_the_spec_of_a_dataset_that_is_built_anew(
-    any_app: Synthesised,
-) -> None:
+def test_nothing_is_deleted_but_what_is_merged_ended_or_built_anew(any_app: Synthesised) -> None:
     deleted = {
         (permission.role, resource)
         for permission, action, resource in allowed(any_app.permissions)
@@ -206,6 +205,7 @@ def test_nothing_is_deleted_but_what_is_merged_and_the_spec_of_a_dataset_that_is
     market, model = (f"arn:aws:s3:::{any_app.bucket(name)}" for name in ("Market", "Model"))
     assert deleted == {
         (DATASET, f"{model}/datasets/*/spec.json"),
+        *((TRAINING, f"{model}/models/{key}") for key in ("*/checkpoints/*", "begun/*.json")),
         *((INGEST, f"{market}/{key}") for key in ("bars/*", "answers/*", "runs/*/journal/*/*")),
     }
 

@@ -324,7 +324,7 @@ def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s
     days = [session.day.isoformat() for session in SESSIONS]
     market.put_json(contract.coverage_key("r"), {"days": days})
     s3.puts.clear()
-    ended = stockflow("dataset", "--set", "dataset.window_min=5", "--set", "dataset.horizon_min=2")
+    ended = stockflow("dataset", "--set", "dataset.window_min=5", "--set", "dataset.horizons_min=[2]")
     assert (ended.status, ended.err) == (0, "")
     # Two tickers: 20 - 7 minutes to train on and to validate on, 40 to test on.
     assert ended.out.splitlines()[-1].startswith("dataset: 132 rows in ")
@@ -343,7 +343,7 @@ def test_days_that_the_run_does_not_hold_are_left_out_of_its_dataset(stockflow: 
         put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
     days = [session.day.isoformat() for session in SESSIONS[1:]]
     market.put_json(contract.coverage_key("r"), {"days": days})
-    sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]
+    sizes = ["dataset.window_min=5", "dataset.horizons_min=[2]", "dataset.test_days=1"]
     assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
     assert market.get_json(contract.result_key("r", "dataset"))["days"]["train"] == days[:1]
 
@@ -353,7 +353,7 @@ def test_a_run_that_ingested_nothing_takes_the_sessions_whose_bars_are_stored(st
     put_table(market, contract.bars_key(SESSIONS[0].day, "s"), market_bars(["OTHER"], SESSIONS[:1]))
     for session in SESSIONS[1:]:
         put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
-    sizes = ["dataset.window_min=5", "dataset.horizon_min=2", "dataset.test_days=1"]
+    sizes = ["dataset.window_min=5", "dataset.horizons_min=[2]", "dataset.test_days=1"]
     assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
     days = [session.day.isoformat() for session in SESSIONS[1:]]
     found = market.get_json(contract.result_key("r", "dataset"))["days"]
@@ -367,13 +367,13 @@ def test_the_promote_phase_says_whether_and_why_and_never_fails(
     models = Bucket("models")
     for name in contract.MODEL_FILES:
         models.put(contract.model_key("m", name), b"")
-    metrics = {"validation": {"skill": 0.25, "windows": 1560}}
+    metrics = {"validation": {"skill": 0.25, "windows": 1560}, "current": None}
     models.put_json(contract.model_key("m", contract.MODEL_METRICS), metrics)
     models.put_json(contract.candidate_key("r"), {"model_id": "m", "sha256": {}})
     ended = stockflow("promote", "--set", f"gate.min_skill={min_skill}")
     assert (ended.status, ended.err) == (0, "")
-    why = f"its skill over persistence, +0.25 on 1,560 validation windows, is {'' if promoted else 'not '}above"
-    said = f"model m is {'' if promoted else 'not '}promoted: {why} gate.min_skill={min_skill}"
+    why = f"its skill over persistence, +0.25 on 1,560 validation windows, is {'not ' if promoted else ''}below"
+    said = f"model m is {'' if promoted else 'not '}promoted: {why} gate.min_skill={min_skill}; no model serves yet"
     assert ended.out.splitlines()[0] == said
     assert ended.out.splitlines()[1].startswith("promote: 1,560 rows in ")
     result = Bucket("market").get_json(contract.result_key("r", "promote"))

@@ -36,7 +36,9 @@ DAY = date(2025, 11, 28)
         (contract.dataset_key("r", "test"), "datasets/r/test.parquet"),
         (contract.dataset_spec_key("r"), "datasets/r/spec.json"),
         (contract.model_key("m", contract.MODEL_ONNX), "models/m/model.onnx"),
-        (contract.checkpoint_key("m", 12), "models/m/checkpoints/epoch-0012.npz"),
+        (contract.checkpoint_key("m", 12), "models/m/checkpoints/step-000000012.npz"),
+        (contract.candidate_key("r"), "models/candidates/r.json"),
+        (contract.begun_key("r"), "models/begun/r.json"),
         (contract.predictions_key(DAY, "r", 3), "predictions/dt=2025-11-28/r-00000003.parquet"),
     ],
 )
@@ -70,11 +72,12 @@ def test_journal_keys_ascend_within_the_prefix_of_their_shard(seqs: list[int]) -
     assert not contract.journal_key("r", "s2", 0).startswith(contract.journal_prefix("r", "s"))
 
 
-@given(st.lists(st.integers(0, 9999), min_size=2, max_size=10, unique=True))
-def test_checkpoint_keys_ascend_and_name_their_epoch(epochs: list[int]) -> None:
-    keys = [contract.checkpoint_key("m-1", epoch) for epoch in sorted(epochs)]
+@given(st.lists(st.integers(0, 10**9 - 1), min_size=2, max_size=10, unique=True))
+def test_checkpoint_keys_ascend_and_name_their_step(steps: list[int]) -> None:
+    keys = [contract.checkpoint_key("m-step-1", step) for step in sorted(steps)]
     assert keys == sorted(keys)
-    assert [contract.checkpoint_epoch(key) for key in keys] == sorted(epochs)
+    assert [contract.checkpoint_step(key) for key in keys] == sorted(steps)
+    assert all(key.startswith(contract.checkpoints_prefix("m-step-1")) for key in keys)
 
 
 def test_the_pointer_lies_below_no_model() -> None:
