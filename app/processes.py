@@ -29,7 +29,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _ends_with_parent() -> list[str]:
+def ends_with_parent() -> list[str]:
     """What to put before a command, so that Linux ends it with its parent; nothing where there is no setpriv.
 
     A program of util-linux rather than `preexec_fn`, which is not safe in a process with threads.
@@ -88,7 +88,7 @@ class Child:
         self.errors: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_error = on_error
         self._process = subprocess.Popen(
-            [*_ends_with_parent(), *argv],
+            [*ends_with_parent(), *argv],
             env=dict(environ),
             cwd=cwd,
             stdin=subprocess.DEVNULL,

@@ -18,8 +18,8 @@ MEAN, P10, P50, P90 = range(4)
 OUTPUTS = 1 + len(QUANTILES)
 """Numbers of one horizon."""
 
-Calibration = tuple[tuple[float, float, float], ...]
-"""By horizon: how far to move p10, p50 and p90, in units of the forecast's own width p90 - p10."""
+Calibration = tuple[tuple[float, ...], ...]
+"""By horizon: how far to move p10, p50 and p90, in units of the forecast's own width p90 - p10; a dataset has none."""
 
 _SMALLEST_WIDTH = 1e-6  # of the median width
 

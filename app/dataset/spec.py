@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from app.dataset.features import Rows
+from app.dataset.forecast import Calibration
 from app.errors import SettingsError
 
 _SMALLEST_STD = 1e-6
-
-Calibration = tuple[tuple[float, ...], ...]
-"""By horizon and quantile; nothing for a dataset, which forecasts nothing."""
 
 
 @dataclass(frozen=True)

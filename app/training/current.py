@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,34 +22,49 @@ _CHUNK = 1024  # larger calls cost memory, not time
 
 
 def compare_current(
-    models: Bucket, table: pa.Table, spec: Spec, max_filled_share: float, candidate_skill: float
+    models: Bucket,
+    read_table: Callable[[], pa.Table],
+    spec: Spec,
+    max_filled_share: float,
+    candidate_skill: float,
 ) -> dict[str, Any] | None:
     """What metrics.json holds under `current`; None when no model serves.
 
-    table: the candidate's validation rows, all stored columns; spec, max_filled_share: how the candidate cuts them
-    into windows; candidate_skill: on these. The current model sees the same windows with its own features and scalers.
-    One that looks back or ahead by other minutes, or cannot be asked, gets a reason instead of a skill.
+    read_table: gives the candidate's validation rows, all stored columns; spec, max_filled_share: how the candidate
+    cuts them into windows; candidate_skill: on these. The current model sees the same windows with its own features
+    and scalers. One that looks back or ahead by other minutes, or cannot be asked, gets a reason instead of a skill.
     """
     try:
         model_id = str(models.get_json(contract.CURRENT_MODEL_KEY)["model_id"])
     except ObjectMissing:
         return None
     try:
-        stored = models.get_json(contract.model_key(model_id, contract.MODEL_SPEC))
-        onnx = models.get(contract.model_key(model_id, contract.MODEL_ONNX))
-    except ObjectMissing as exc:
+        skill, windows = _skill(models, model_id, read_table(), spec, max_filled_share)
+    except (ObjectMissing, _NotAsked) as exc:
         return {"model_id": model_id, "reason": str(exc)}
+    except Exception as exc:  # a stored model may be broken in any way, and must not end a training
+        return {"model_id": model_id, "reason": f"it cannot be asked: {type(exc).__name__}: {exc}"}
+    return {"model_id": model_id, "skill": skill, "windows": windows, "candidate_skill": candidate_skill}
+
+
+class _NotAsked(Exception):
+    """Why a model's forecasts are not compared."""
+
+
+def _skill(models: Bucket, model_id: str, table: pa.Table, spec: Spec, max_filled_share: float) -> tuple[float, int]:
+    """Mean skill of a stored model on the rows, and on how many windows."""
+    stored = models.get_json(contract.model_key(model_id, contract.MODEL_SPEC))
     if reason := _difference(stored, spec, table):
-        return {"model_id": model_id, "reason": reason}
+        raise _NotAsked(reason)
     theirs = Spec.from_json(stored)
     windows = window_set(_own_volume(table, theirs), theirs, max_filled_share)
-    forecast = _forecast(onnx, windows)
+    forecast = _forecast(models.get(contract.model_key(model_id, contract.MODEL_ONNX)), windows)
     if forecast.shape[1:] != (len(spec.horizons_min), OUTPUTS):
-        return {"model_id": model_id, "reason": f"its forecasts have the shape {forecast.shape[1:]}"}
+        raise _NotAsked(f"its forecasts have the shape {forecast.shape[1:]}")
     skill = mean_skill(forecast[..., MEAN] * windows.target_std, windows.last_price, windows.future_price)
     if not np.isfinite(skill):
-        return {"model_id": model_id, "reason": "its forecasts are not finite"}
-    return {"model_id": model_id, "skill": skill, "windows": len(windows), "candidate_skill": candidate_skill}
+        raise _NotAsked("its forecasts are not finite")
+    return skill, len(windows)
 
 
 def _difference(stored: dict[str, Any], spec: Spec, table: pa.Table) -> str:

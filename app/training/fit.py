@@ -21,7 +21,7 @@ from app.training.model import build_model
 from app.training.part import Batch, Part
 from app.training.resumption import Row, all_losses, resume, save
 from app.training.schedule import learning_rate
-from app.training.steps import Forecaster, Resident, TrainStep, faster_kernel, make_optimizer, rank_weight_max_diff
+from app.training.steps import Forecaster, Resident, TrainStep, kernel_times, make_optimizer, rank_weight_max_diff
 from app.training.watchdog import Watchdog
 
 _SHOWN = 6
@@ -42,6 +42,7 @@ class Trained:
     best_epoch: int
     rank_weight_max_diff: float
     kernel: str
+    kernel_s: dict[str, float]
     start_s: float
     train_s: float
 
@@ -73,12 +74,13 @@ def fit(
     for variable, array in zip(fitting.model.weights, at.best, strict=True):
         variable.assign(array)
     return Trained(
-        model=fitting.model,
+        model=_in_float32(fitting.model, settings),
         history=at.history,
         steps_per_epoch=fitting.steps,
         best_epoch=_best_epoch(at.history),
         rank_weight_max_diff=difference,
         kernel=at.kernel,
+        kernel_s=fitting.kernel_s,
         start_s=fitting.start_s,
         train_s=fitting.train_s,
     )
@@ -108,6 +110,7 @@ class _Fitting:
         self._begun = time.perf_counter()
         self._settings, self._train, self._checkpoints, self._watchdog = settings, train, checkpoints, watchdog
         self.start_s = self.train_s = 0.0
+        self.kernel_s: dict[str, float] = {}
         self.steps = train.steps_per_epoch(settings.batch)
         self._warmup = round(settings.warmup_epochs * self.steps)
         keras.utils.set_random_seed(settings.seed)
@@ -120,6 +123,7 @@ class _Fitting:
         self._chunk, self._data = train.chunk(0), Resident(train.chunk(0))
         if not self.at.kernel:
             self.at.kernel = settings.kernel if settings.kernel != "auto" else self._faster_kernel()
+            watchdog.beat("the first step, which is compiled")
         self._step = TrainStep(self.model, self._optimizer, settings, self.at.kernel)
         self._validate = _Validation(self.model, validation, watchdog)
 
@@ -183,11 +187,21 @@ class _Fitting:
 
     def _faster_kernel(self) -> str:
         """Rank 0's choice: kernels round differently, so ranks and restarts must use one."""
-        mine = ""
+        mine: dict[str, float] = {}
         if hvd.rank() == 0:
-            mine = faster_kernel(self.model, self._optimizer, self._data, self._settings.batch)
-        agreed: str = hvd.broadcast_object(mine, root_rank=0, name="kernel")
-        return agreed
+            mine = kernel_times(self.model, self._optimizer, self._data, self._settings.batch)
+        self.kernel_s = hvd.broadcast_object(mine, root_rank=0, name="kernel")
+        return min(self.kernel_s, key=self.kernel_s.__getitem__, default="xla")
+
+
+def _in_float32(model: Any, settings: TrainingSettings) -> Any:
+    """The same weights, which are float32 in every policy, in a network that computes in it too: that one serves."""
+    if settings.precision == "float32":
+        return model
+    _, window, features = model.input_shape
+    copy = build_model(window, features, model.output_shape[1], settings.model_copy(update={"precision": "float32"}))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 class _Validation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -20,9 +20,8 @@ from app.training.inputs import StoredDataset
 from app.training.linear import LinearModel, LinearSums, fit_linear
 from app.training.part import Part
 from app.training.steps import Forecaster, Resident
+from app.training.watchdog import Beat
 
-_LINEAR_WINDOWS = 50_000
-"""Training windows of one rank that the linear model is fitted to: it has few weights."""
 _CHUNK = 4096
 
 
@@ -37,25 +36,27 @@ class Judged:
     sample: Any
 
 
-def train_sums(train: Part) -> LinearSums:
+def train_sums(train: Part, beat: Beat) -> LinearSums:
     """What the linear model needs of the training windows of all ranks; every rank calls it."""
-    every = -(-train.chunks * train.chunk_windows // _LINEAR_WINDOWS)
     chunks = (train.chunk(number) for number in range(train.chunks))
-    mine = reduce(LinearSums.added, (_sums(chunk, slice(None, None, every)) for chunk in chunks))
+    mine = reduce(LinearSums.added, (_sums(chunk, beat) for chunk in chunks))
     parts = (mine.gram, mine.moment, mine.square, np.float64(mine.count))
     added = [hvd.allreduce(tf.constant(part), op=hvd.Sum, name=f"linear.{i}").numpy() for i, part in enumerate(parts)]
     return LinearSums(added[0], added[1], added[2], float(added[3]))
 
 
-def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, seed: int) -> Judged:
+def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, seed: int, beat: Beat) -> Judged:
     """Measure rank 0's model. The test days are read here and nowhere before."""
     spec, forecaster = dataset.spec, Forecaster(trained.model)
+    beat("reading the validation days")
     validation = dataset.split("validation").read()
-    raw, _ = forecaster(Resident(validation))
+    raw, _ = forecaster(Resident(validation), partial(beat, "forecasts of the validation days"))
     spec = replace(spec, calibration=calibrate(raw, validation.targets / validation.target_std))
-    linear = fit_linear(sums, _sums(validation, slice(None)))
+    linear = fit_linear(sums, _sums(validation, beat))
+    beat("reading the test days")
     test = dataset.split("test").read()
-    forecast, _ = forecaster(Resident(test))
+    forecast, _ = forecaster(Resident(test), partial(beat, "forecasts of the test days"))
+    beat("the metrics")
     predicted = _linear_returns(linear, test)
     return Judged(
         spec=spec,
@@ -81,11 +82,12 @@ def _measured(
     )
 
 
-def _sums(windows: WindowSet, chosen: slice) -> LinearSums:
-    numbers = np.arange(len(windows))[chosen]
-    parts = (numbers[first : first + _CHUNK] for first in range(0, len(numbers), _CHUNK))
-    sums = (LinearSums.of(windows.inputs(part), windows.targets[part] / windows.target_std[part]) for part in parts)
-    return reduce(LinearSums.added, sums)
+def _sums(windows: WindowSet, beat: Beat) -> LinearSums:
+    def of(part: slice) -> LinearSums:
+        beat("the linear model")
+        return LinearSums.of(windows.inputs(part), windows.targets[part] / windows.target_std[part])
+
+    return reduce(LinearSums.added, (of(slice(first, first + _CHUNK)) for first in range(0, len(windows), _CHUNK)))
 
 
 def _linear_returns(model: LinearModel, windows: WindowSet) -> FloatArray:

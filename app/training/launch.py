@@ -16,7 +16,7 @@ from typing import Any
 from app import contract
 from app.dataset.spec import Spec
 from app.errors import TrainingError
-from app.processes import Child, find_program, last_error
+from app.processes import Child, ends_with_parent, find_program, last_error
 from app.progress import Report
 from app.settings import Place, Settings
 from app.storage import Bucket
@@ -77,8 +77,8 @@ def _over(hosts: Hosts) -> list[str]:
 
 
 def worker_command() -> list[str]:
-    """What each rank runs."""
-    return [sys.executable, "-m", "app.training.worker"]
+    """What each rank runs. Until it has spoken to mpirun, while it imports, it would outlive one that is killed."""
+    return [*ends_with_parent(), sys.executable, "-m", "app.training.worker"]
 
 
 def why_ended(errors: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ def save(checkpoints: Checkpoints | None, at: Position, step: int, model: Any, o
 
 def all_losses(mine: list[Any]) -> npt.NDArray[np.float32]:
     """Losses of all ranks in the running epoch: float32 (ranks, steps)."""
-    row = np.array([float(loss) for loss in mine], np.float32)
+    mine[:] = [float(loss) for loss in mine]
+    row = np.array(mine, np.float32)
     gathered: npt.NDArray[np.float32] = hvd.allgather(tf.constant(row[None, :]), name="losses").numpy()
     return gathered

@@ -6,9 +6,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from app.errors import TrainingError
+
+Beat = Callable[[str], None]
+"""Says that a rank got on, and what it begins to do."""
 
 
 class Watchdog:

@@ -14,29 +14,24 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import horovod.tensorflow as hvd
+import psutil
 import tensorflow as tf
 
 from app import contract
-from app.clock import system_clock
 from app.dataset.windows import WindowSet
 from app.errors import StockflowError, TrainingError
 from app.progress import Report, reporter, silent
 from app.settings import Place, Settings, TrainingSettings, load, place_from_environ
 from app.storage import Bucket
-from app.training.checkpoint import Checkpoints
-from app.training.current import compare_current
 from app.training.device import use_own_device
-from app.training.export import export_model
-from app.training.fit import Trained, fit
+from app.training.fit import fit
 from app.training.inputs import DatasetFolder, StoredDataset, StoredSplit, read_dataset
-from app.training.judge import judge, train_sums
-from app.training.linear import LinearSums
+from app.training.job import Job
+from app.training.judge import train_sums
 from app.training.part import Part, stored_part
-from app.training.publish import begin_training, make_model_id, publish_model, what_trains
 from app.training.resumption import Row
 from app.training.watchdog import Watchdog
 
@@ -49,7 +44,6 @@ def main() -> int:
     hvd.init()
     try:
         _train()
-        hvd.allreduce(tf.constant(0.0), name="all_done")  # a rank that leaves early would end rank 0's export
     except Exception as exc:
         if not isinstance(exc, StockflowError):
             traceback.print_exc()
@@ -61,10 +55,10 @@ def main() -> int:
 
 
 def _train() -> None:
-    begun = time.perf_counter()
+    started = psutil.Process().create_time()
     use_own_device()  # before the first operation of TensorFlow, such as a broadcast
-    settings, place, folder = _job()
-    training = settings.training
+    settings, place, folder = _told_job()
+    training = settings.training.model_copy(update={"ranks": hvd.size()})  # whoever started them decided that
     report = _reporter() if hvd.rank() == 0 else silent
     # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
     models = Bucket(place.model_bucket) if hvd.rank() == 0 else None
@@ -72,10 +66,16 @@ def _train() -> None:
     with Watchdog(hvd.rank(), training.stall_timeout_s) as watchdog:
         dataset = read_dataset(source, place.dataset_run, training.features)
         # The dataset's own settings count, not those of whoever trains on it.
-        settings = settings.model_copy(update={"dataset": dataset.settings})
+        settings = settings.model_copy(update={"dataset": dataset.settings, "training": training})
         watchdog.beat("reading the training rows")
         part = _part(dataset, training, None if folder else tempfile.gettempdir(), watchdog)
-        job = _Job(models, place, dataset, settings) if models is not None else None
+        job = Job(models, place, dataset, settings, hvd.size()) if models is not None else None
+        began: list[float] = []
+
+        def on_start(epoch: int) -> None:
+            began.append(time.time())
+            report(epoch, training.epochs, "epochs")
+
         trained = fit(
             training,
             part,
@@ -83,13 +83,28 @@ def _train() -> None:
             job.checkpoints() if job else None,
             watchdog,
             on_epoch=partial(_told, report, training.epochs),
-            on_start=lambda epoch: report(epoch, training.epochs, "epochs"),
+            on_start=on_start,
         )
-        watchdog.beat("the linear model")
-        sums = train_sums(part)
-    if job is not None:
+        sums = train_sums(part, watchdog.beat)
+        if job is None:
+            _wait(watchdog)
+            return
         report(training.epochs, training.epochs, "measuring and exporting")
-        job.publish(trained, sums, begun)
+        times = {"startup_s": began[0] - started if began else 0.0, "train_s": trained.train_s}
+        job.publish(trained, sums, {**times, "wall_s": time.time() - started}, partial(_goes_on, watchdog))
+        _goes_on(watchdog, "")
+
+
+def _goes_on(watchdog: Watchdog, doing: str) -> None:
+    """Rank 0, which works alone, tells the others that it gets on; doing nothing, that it is done."""
+    hvd.broadcast(tf.constant(float(bool(doing))), root_rank=0, name="alone")
+    watchdog.beat(doing)
+
+
+def _wait(watchdog: Watchdog) -> None:
+    """The other ranks' part of it: a rank that leaves would end rank 0's work, one that waits may have to for long."""
+    while float(hvd.broadcast(tf.constant(0.0), root_rank=0, name="alone")):
+        watchdog.beat("waiting for rank 0")
 
 
 def _part(dataset: StoredDataset, training: TrainingSettings, disk: str | None, watchdog: Watchdog) -> Part:
@@ -126,73 +141,12 @@ def _told(report: Report, epochs: int, epoch: int, row: Row) -> None:
         report(epoch, epochs, f"{note} {row['sequences_per_s']:,.0f} sequences/s")
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Rank 0's side of a training job: what it keeps in S3 while it runs, and leaves there."""
-
-    models: Bucket
-    place: Place
-    dataset: StoredDataset
-    settings: Settings
-
-    @property
-    def model_id(self) -> str:
-        """The model is the dataset's, so that another run finds its checkpoints; the candidate is this run's alone."""
-        return make_model_id(self.place.dataset_run, self.dataset.spec, self.settings)
-
-    def checkpoints(self) -> Checkpoints:
-        """Those of this model. TrainingError when the run has begun to train another one."""
-        training = self.settings.training
-        about = {
-            "dataset": self.dataset.spec.fingerprint,
-            "settings": what_trains(self.settings),
-            "ranks": hvd.size(),
-        }
-        begin_training(self.models, self.place.run_id, self.model_id, about)
-        return Checkpoints(self.models, self.model_id, about, training.checkpoints_kept)
-
-    def publish(self, trained: Trained, sums: LinearSums, begun: float) -> None:
-        """Measure the model, export it and leave it as the run's candidate."""
-        settings = self.settings
-        judged = judge(trained, self.dataset, sums, settings.training.seed)
-        metrics = {
-            "validation": judged.validation.to_json(),
-            "test": judged.test.to_json(),
-            "linear": {"test": judged.linear.to_json()},
-            "current": compare_current(
-                self.models,
-                self.dataset.split("validation").table(),
-                judged.spec,
-                settings.dataset.max_filled_share,
-                judged.validation.skill,
-            ),
-            "windows_train": self.dataset.split("train").windows,
-            "ranks": hvd.size(),
-            "rank_weight_max_diff": trained.rank_weight_max_diff,
-            "steps_per_epoch": trained.steps_per_epoch,
-            "best_epoch": trained.best_epoch,
-            "batch": settings.training.batch,
-            "kernel": trained.kernel,
-            "startup_s": trained.start_s,
-            "train_s": trained.train_s,
-            "wall_s": time.perf_counter() - begun,
-            "history": trained.history,
-        }
-        keras_bytes, onnx_bytes = export_model(trained.model, judged.sample)
-        files = {contract.MODEL_KERAS: keras_bytes, contract.MODEL_ONNX: onnx_bytes}
-        days = self.dataset.days
-        publish_model(
-            *(self.models, self.place.run_id, self.model_id, judged.spec, settings, files, metrics, days),
-            now=system_clock(),
-        )
-
-
 def _reporter() -> Report:
     """JSON lines where they are asked for, else plain ones: mpirun's pseudo-terminal is nobody's screen."""
     return reporter("train", "json" if os.environ.get(contract.ENV_PROGRESS) == "json" else "plain")
 
 
-def _job() -> tuple[Settings, Place, str]:
+def _told_job() -> tuple[Settings, Place, str]:
     """Settings, place and the dataset's folder (empty: none) as rank 0's environment has them."""
     mine = None
     if hvd.rank() == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,14 +120,15 @@ def world() -> Iterator[World]:
 def dataset(world: World) -> World:
     """A run that has its dataset."""
     world.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
-    world.must("dataset")
+    world.must("dataset", "--set", "dataset.horizons_min=[2,5]")
     return world
 
 
 @pytest.fixture(scope="session")
 def trained(dataset: World) -> World:
-    """A run that has its model, promoted."""
-    dataset.must("train", "--set", "training.epochs=2")
+    """A run that has its model, of all features, promoted."""
+    features = json.dumps(contract.FEATURES)
+    dataset.must("train", "--set", "training.epochs=2", "--set", f"training.features={features}")
     dataset.must("promote", "--set", "gate.min_skill=-1")  # after two epochs, whatever it is worth
     return dataset
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +14,25 @@ import psutil
 import pytest
 
 from app import contract
-from app.dataset.spec import Spec
-from app.dataset.windows import window_set
 from app.processes import find_program
-from app.serving.scoring import Scorer, current_model_id
-from app.storage import Bucket
-from app.tables import get_table
+from app.serving.scoring import Scorer, current_model_id, read_spec
+from app.training.inputs import read_dataset
 from app.training.launch import mpirun_command
 from tests.pipeline.conftest import World
 
 _ROOT = Path(__file__).parents[2]
 
 
-def weights(models: Bucket, model_id: str) -> bytes:
-    """The weights file inside the published Keras archive."""
-    with zipfile.ZipFile(io.BytesIO(models.get(contract.model_key(model_id, contract.MODEL_KERAS)))) as archive:
-        return archive.read("model.weights.h5")
-
-
-def checkpoint(models: Bucket, model_id: str, epoch: int) -> list[Any]:
-    with np.load(io.BytesIO(models.get(contract.checkpoint_key(model_id, epoch)))) as stored:
-        return [stored[name] for name in sorted(stored.files) if name.startswith("state_")]
-
-
 def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(trained: World) -> None:
     result = trained.result("train")
-    assert result["metrics"]["ranks"] == 2
-    assert result["metrics"]["rank_weight_max_diff"] == 0
-    prefix = contract.model_prefix(result["model_id"])
-    assert trained.models.keys(f"{prefix}checkpoints/") == [
-        contract.checkpoint_key(result["model_id"], 1),
-        contract.checkpoint_key(result["model_id"], 2),
+    metrics, model_id = result["metrics"], result["model_id"]
+    assert (metrics["ranks"], metrics["rank_weight_max_diff"]) == (2, 0)
+    assert trained.models.keys(contract.checkpoints_prefix(model_id)) == [
+        contract.checkpoint_key(model_id, epoch * metrics["steps_per_epoch"]) for epoch in (1, 2)
     ]
+    prefix = contract.model_prefix(model_id)
     assert {key.removeprefix(prefix) for key in trained.models.keys(prefix)} >= set(contract.MODEL_FILES)
+    assert not trained.models.exists(contract.begun_key(trained.run_id))
 
 
 def test_the_pointer_names_the_promoted_model(trained: World) -> None:
@@ -120,47 +104,52 @@ def test_step_times_are_those_of_the_steps_that_ran(trained: World) -> None:
         assert epoch["s_per_step"] * metrics["steps_per_epoch"] == pytest.approx(epoch["s_per_epoch"])
 
 
-def test_two_ranks_average_their_gradients(dataset: World) -> None:
-    """Two ranks with batch b take the same steps as one rank with batch 2b, without dropout."""
-    common = ("--set", "training.epochs=1", "--set", "training.dropout=0", "--set", "training.warmup_epochs=0")
-    two, one = dataset.copy_run("two-ranks"), dataset.copy_run("one-rank")
-    two.must("train", *common, "--set", "training.ranks=2", "--set", "training.batch=128")
-    one.must(
-        "train", *common, "--set", "training.ranks=1", "--set", "training.batch=256",
-        "--set", "training.learning_rate=0.002",
-    )  # fmt: skip
-    ours = checkpoint(two.models, two.result("train")["model_id"], 1)
-    expected = checkpoint(one.models, one.result("train")["model_id"], 1)
-    moved = [np.abs(a).max() for a in ours[:3]]
-    assert min(moved) > 0.01  # weights that training has moved, not zeros
-    for a, b in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+def test_two_ranks_average_their_gradients(world: World, tmp_path: Path) -> None:
+    """Two ranks with 128 windows each take the steps that one rank takes with all 256: weights and Adam's moments."""
+    for ranks, batch in ((2, 128), (1, 256)):
+        rank = [sys.executable, "-m", "tests.pipeline.average_rank", str(tmp_path), str(batch)]
+        done = subprocess.run(
+            [*mpirun_command(find_program("mpirun", "openmpi-bin"), ranks), *rank],
+            env=world.environ,
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+    first, second, alone = (arrays(tmp_path / f"{name}.npz") for name in ("2-128-0", "2-128-1", "1-256-0"))
+    assert min(np.abs(array).max() for array in alone) > 0  # all of it has moved
+    for mine, other, expected in zip(first, second, alone, strict=True):
+        np.testing.assert_array_equal(mine, other)
+        np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_run_that_goes_on_from_its_checkpoint_ends_bit_identical(trained: World) -> None:
-    resumed = trained.copy_run("resumed")
-    whole_id = trained.result("train")["model_id"]
-    resumed_id = whole_id.replace(trained.run_id, resumed.run_id)
-    first = trained.models.get(contract.checkpoint_key(whole_id, 1))
-    trained.models.put(contract.checkpoint_key(resumed_id, 1), first)
-    resumed.must("train", "--set", "training.epochs=2")
-    for a, b in zip(checkpoint(trained.models, whole_id, 2), checkpoint(trained.models, resumed_id, 2), strict=True):
-        np.testing.assert_array_equal(a, b)
+def arrays(path: Path) -> list[Any]:
+    with np.load(path) as stored:
+        return [stored[name] for name in sorted(stored.files)]
 
 
 def test_the_onnx_model_forecasts_as_keras_did(trained: World) -> None:
-    """The metrics of the test split, computed by Keras in training, come out of ONNX Runtime as well."""
+    """The metrics of the test split, computed by Keras in training, come out of serving's scorer as well."""
     result = trained.result("train")
-    spec = Spec.from_json(trained.models.get_json(contract.dataset_spec_key(trained.run_id)))
-    windows = window_set(get_table(trained.models, contract.dataset_key(trained.run_id, "test")), spec, 0.2)
+    dataset = read_dataset(trained.models, trained.run_id, contract.FEATURES)
+    windows = dataset.split("test").read()
+    spec = read_spec(trained.models, result["model_id"])
     onnx = trained.models.get(contract.model_key(result["model_id"], contract.MODEL_ONNX))
-    scorer = Scorer(result["model_id"], onnx, spec)
     names = [windows.tickers[i] for i in windows.ticker]
-    scaled = windows.inputs(slice(None))
     mean, std, _ = spec.scaling(names)
-    returns = scorer.predict(names, scaled * std[:, None, :] + mean[:, None, :])
-    error = windows.last_price * np.exp(returns) - windows.future_price
-    assert np.abs(error).mean() == pytest.approx(result["metrics"]["test"]["mae_usd"], rel=1e-5)
+    rows = windows.inputs(slice(None)) * std[:, None, :] + mean[:, None, :]
+    forecast = Scorer(result["model_id"], onnx, spec).predict(names, rows)
+    assert forecast.shape == (len(windows), 2, 4)
+    price = windows.last_price[:, None] * np.exp(forecast[..., 0])
+    actual = np.log(windows.future_price / windows.last_price[:, None])
+    for number, horizon in enumerate(spec.horizons_min):
+        measured = result["metrics"]["test"]["horizons"][str(horizon)]
+        error = np.abs(price - windows.future_price)[:, number]
+        assert error.mean() == pytest.approx(measured["mae_usd"], rel=1e-5)
+        below = (actual[:, number, None] <= forecast[:, number, 1:]).mean(axis=0)
+        assert below == pytest.approx([measured["below"][name] for name in ("p10", "p50", "p90")], abs=2e-3)
 
 
 def test_a_rank_that_fails_ends_the_job_with_its_reason(dataset: World) -> None:

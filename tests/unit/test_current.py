@@ -67,7 +67,7 @@ def serving(spec: Spec, weights: Sequence[float]) -> Bucket:
 
 
 def test_without_a_model_there_is_nothing_to_compare(dataset: tuple[pa.Table, Spec]) -> None:
-    assert compare_current(bucket(FakeS3()), *dataset, SHARE, 0.1) is None
+    assert compare_current(bucket(FakeS3()), lambda: dataset[0], dataset[1], SHARE, 0.1) is None
 
 
 def test_it_is_asked_with_its_own_features_and_scalers_on_the_same_windows(dataset: tuple[pa.Table, Spec]) -> None:
@@ -75,7 +75,7 @@ def test_it_is_asked_with_its_own_features_and_scalers_on_the_same_windows(datas
     own = spec.select(["log_volume", "log_return"])
     scale = replace(own.default_scale, mean=(3.0, 0.001), std=(2.0, 0.5), target_std=(0.002, 0.004))
     own = replace(own, scales={"A": scale}, default_scale=scale)
-    found = compare_current(serving(own, [0.3, -2.0]), table, spec, SHARE, 0.125)
+    found = compare_current(serving(own, [0.3, -2.0]), lambda: table, spec, SHARE, 0.125)
     windows = window_set(table, spec, SHARE)
     last = windows.starts + WINDOW - 1
     volume, move = (table[name].to_numpy()[last] for name in own.features)
@@ -93,7 +93,7 @@ def test_volume_is_seen_against_its_own_profile_as_when_it_serves(dataset: tuple
         spec.select([contract.FEATURE_RELATIVE_VOLUME]),
         volume_profile=tuple(np.linspace(-3, 3, contract.SESSION_MINUTES).tolist()),
     )
-    found = compare_current(serving(own, [0.1]), table, spec, SHARE, 0.0)
+    found = compare_current(serving(own, [0.1]), lambda: table, spec, SHARE, 0.0)
     number = table[contract.FEATURE_SESSION_MINUTE].to_numpy().astype(int)
     seen = table[contract.FEATURE_VOLUME].to_numpy() - np.array(own.volume_profile)[number]
     place = table.schema.get_field_index(contract.FEATURE_RELATIVE_VOLUME)
@@ -105,7 +105,7 @@ def test_volume_is_seen_against_its_own_profile_as_when_it_serves(dataset: tuple
 
 
 def test_the_model_that_says_the_price_stays_has_no_skill(dataset: tuple[pa.Table, Spec]) -> None:
-    found = compare_current(serving(dataset[1], [0.0] * len(ALL)), *dataset, SHARE, 0.1)
+    found = compare_current(serving(dataset[1], [0.0] * len(ALL)), lambda: dataset[0], dataset[1], SHARE, 0.1)
     assert found is not None
     assert found["skill"] == 0
 
@@ -120,13 +120,13 @@ def test_a_model_of_other_minutes_is_not_compared(dataset: tuple[pa.Table, Spec]
     ):
         models = serving(spec, weights)
         models.put_json(contract.model_key("old", contract.MODEL_SPEC), other.to_json())
-        assert compare_current(models, table, spec, SHARE, 0.1) == {"model_id": "old", "reason": reason}
+        assert compare_current(models, lambda: table, spec, SHARE, 0.1) == {"model_id": "old", "reason": reason}
 
 
 def test_a_model_of_the_version_before_is_not_compared(dataset: tuple[pa.Table, Spec]) -> None:
     models = serving(dataset[1], [0.0] * len(ALL))
     models.put_json(contract.model_key("old", contract.MODEL_SPEC), {"window_min": WINDOW, "horizon_min": 5})
-    found = compare_current(models, *dataset, SHARE, 0.1)
+    found = compare_current(models, lambda: dataset[0], dataset[1], SHARE, 0.1)
     assert found == {"model_id": "old", "reason": "its horizons_min is None, the candidate's [1, 3]"}
 
 
@@ -134,11 +134,11 @@ def test_a_model_of_the_version_before_is_not_compared(dataset: tuple[pa.Table, 
 def test_a_model_that_lacks_a_file_is_not_compared(dataset: tuple[pa.Table, Spec], name: str) -> None:
     models = serving(dataset[1], [0.0] * len(ALL))
     models.delete(contract.model_key("old", name))
-    found = compare_current(models, *dataset, SHARE, 0.1)
+    found = compare_current(models, lambda: dataset[0], dataset[1], SHARE, 0.1)
     assert found is not None
     assert found["reason"].startswith(f"s3://fake/models/old/{name} does not exist")
 
 
 def test_forecasts_that_are_not_finite_are_told(dataset: tuple[pa.Table, Spec]) -> None:
-    found = compare_current(serving(dataset[1], [np.inf] * len(ALL)), *dataset, SHARE, 0.1)
+    found = compare_current(serving(dataset[1], [np.inf] * len(ALL)), lambda: dataset[0], dataset[1], SHARE, 0.1)
     assert found == {"model_id": "old", "reason": "its forecasts are not finite"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
 from datetime import date
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app import contract
 from app.errors import ObjectMissing, StorageError
@@ -28,6 +32,8 @@ def failing(error: Exception) -> Bucket:
 CALLS = [
     lambda b: b.put("k", b""),
     lambda b: b.get("k"),
+    lambda b: b.open("k"),
+    lambda b: b.get_range("k", 0, 1),
     lambda b: b.exists("k"),
     lambda b: b.keys("k"),
     lambda b: b.get_json("k"),
@@ -46,6 +52,65 @@ def test_existence_is_that_of_the_very_key() -> None:
     held.put("a/b", b"")
     assert held.exists("a/b")
     assert not held.exists("a")
+
+
+def test_a_missing_object_cannot_be_opened() -> None:
+    with pytest.raises(ObjectMissing, match="s3://fake/runs/x does not exist"):
+        bucket().open("runs/x")
+
+
+def test_a_part_of_an_object_is_asked_for_alone() -> None:
+    s3 = FakeS3()
+    held = bucket(s3)
+    held.put("k", bytes(range(200)))
+    assert held.get_range("k", 10, 3) == bytes([10, 11, 12])
+    assert s3.gets == [("k", range(10, 13))]
+
+
+@given(
+    st.integers(0, 5000),
+    st.lists(st.tuples(st.sampled_from(["seek", "end", "skip", "read"]), st.integers(0, 6000)), max_size=20),
+)
+def test_an_opened_object_reads_as_the_same_bytes_in_a_file_do(size: int, steps: list[tuple[str, int]]) -> None:
+    body = np.random.default_rng(size).bytes(size)
+    held = bucket()
+    held.put("k", body)
+    with held.open("k") as opened, io.BytesIO(body) as expected:
+        for what, number in steps:
+            for file in (opened, expected):
+                if what == "seek":
+                    file.seek(number)
+                elif what == "skip":
+                    file.seek(number % 100, io.SEEK_CUR)
+                elif what == "end":
+                    file.seek(-min(number, size), io.SEEK_END)
+            if what == "read":
+                assert opened.read(number) == expected.read(number)
+            assert opened.tell() == expected.tell()
+        assert opened.seek(0) == 0
+        assert opened.read() == body
+
+
+def test_what_is_opened_and_not_read_is_not_fetched() -> None:
+    s3 = FakeS3()
+    held = bucket(s3)
+    held.put("k", bytes(10**6))
+    with held.open("k") as opened:
+        assert s3.gets == []
+        opened.seek(-10, io.SEEK_END)
+        assert opened.read(10) == bytes(10)
+    assert s3.gets == [("k", range(10**6 - 10, 10**6))]
+
+
+def test_an_object_that_cannot_be_read_on_is_a_storage_error() -> None:
+    s3 = FakeS3()
+    held = bucket(s3)
+    held.put("k", bytes(10**6))
+    with held.open("k") as opened:
+        opened.read(1)
+        s3.error = client_error("SlowDown")
+        with pytest.raises(StorageError, match="S3 refused GetObject on s3://fake/k: SlowDown"):
+            opened.read()
 
 
 @pytest.mark.parametrize("call", CALLS)
