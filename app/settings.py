@@ -121,6 +121,9 @@ class TrainingSettings(_Group):
         float, Field(gt=0, le=86400, description="a rank that does not get on for so long ends the job")
     ] = 300.0
     timeout_s: Annotated[float, Field(gt=0, description="limit of the whole training")] = 3600.0
+    nodes_timeout_s: Annotated[
+        float, Field(gt=0, le=86400, description="nodes of a Batch job wait so long for each other at the start")
+    ] = 1800.0
 
 
 class GateSettings(_Group):

@@ -28,8 +28,8 @@ GLUE_TYPES: Final = {
 }
 """Arrow types of the contract, and what Glue calls them."""
 QUERIES: Final = {
-    "newest_predictions": "The newest prediction of each ticker, of those made for today's session",
-    "prediction_error": "Mean absolute error by ticker and day of the last 30 days, beside that of no change",
+    "newest_predictions": "The newest predictions of each ticker, one for each horizon, of those for today's session",
+    "prediction_error": "Mean absolute error by ticker, day and horizon of the last 30 days, beside that of no change",
 }
 """Named queries: ``queries/<name>.sql``, and what they answer."""
 _MAX_SCAN_BYTES = 10 * 1024**3  # 5 cents a query; a day of 500 tickers is some 10 MB

@@ -17,7 +17,7 @@ from infra.network import Network
 from infra.settings import IngestionSettings
 
 _DISK_GIB = 40
-_HOP_LIMIT = 1
+HOP_LIMIT = 1
 """IMDSv2 answers the host alone, not a container behind a bridge."""
 
 
@@ -52,12 +52,12 @@ class UnmanagedFleet(Construct):
             instance_type=ec2.InstanceType(settings.instance_type),
             machine_image=ecs.EcsOptimizedImage.amazon_linux2023(),
             user_data=start,
-            role=_instance_role(self),
+            role=instance_role(self),
             security_group=network.jobs,
             associate_public_ip_address=True,  # there is no NAT gateway; the security group lets nothing in
             require_imdsv2=True,
-            http_put_response_hop_limit=_HOP_LIMIT,
-            block_devices=[_encrypted_disk()],
+            http_put_response_hop_limit=HOP_LIMIT,
+            block_devices=[encrypted_disk(_DISK_GIB)],
         )
         group = autoscaling.AutoScalingGroup(
             self,
@@ -126,13 +126,13 @@ class ManagedFleet(Construct):
             spot=settings.spot,
             minv_cpus=0,
             maxv_cpus=settings.max_instances * settings.vcpus,
-            instance_role=_instance_role(self),
+            instance_role=instance_role(self),
             launch_template=ec2.LaunchTemplate(
                 self,
                 "LaunchTemplate",
                 require_imdsv2=True,
-                http_put_response_hop_limit=_HOP_LIMIT,
-                block_devices=[_encrypted_disk()],
+                http_put_response_hop_limit=HOP_LIMIT,
+                block_devices=[encrypted_disk(_DISK_GIB)],
             ),
             service_role=batch_role,
             replace_compute_environment=True,  # Batch changes little of one that has a service role of its own
@@ -143,7 +143,7 @@ def _basic_execution() -> iam.IManagedPolicy:
     return iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AWSLambdaBasicExecutionRole")
 
 
-def _instance_role(scope: Construct) -> iam.Role:
+def instance_role(scope: Construct) -> iam.Role:
     """What the ECS agent of an instance may do; the jobs have roles of their own."""
     policy = iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonEC2ContainerServiceforEC2Role")
     role = iam.Role(
@@ -153,8 +153,9 @@ def _instance_role(scope: Construct) -> iam.Role:
     return role
 
 
-def _encrypted_disk() -> ec2.BlockDevice:
+def encrypted_disk(gib: int) -> ec2.BlockDevice:
+    """The system's disk of an instance."""
     disk = ec2.BlockDeviceVolume.ebs(
-        _DISK_GIB, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3, delete_on_termination=True
+        gib, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3, delete_on_termination=True
     )
     return ec2.BlockDevice(device_name="/dev/xvda", volume=disk)

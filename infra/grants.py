@@ -51,6 +51,13 @@ def grant_training(role: iam.Role, storage: Storage) -> None:
     may_list(role, storage.model)
     may_read(role, storage.model, _DATASETS, _MODELS)
     may_write(role, storage.model, contract.model_key("*", "*"), f"{contract.TRAINING_JOBS_PREFIX}*")
+    may_delete(role, storage.model, f"{contract.checkpoints_prefix('*')}*", contract.begun_key("*"))
+
+
+def grant_nodes(role: iam.Role, storage: Storage) -> None:
+    """A training job on several nodes of Batch: the same, and what the nodes tell each other."""
+    grant_training(role, storage)
+    may_read(role, storage.model, contract.nodes_key("*", "*", "*"))
 
 
 def grant_stream(role: iam.Role, storage: Storage) -> None:

@@ -42,7 +42,7 @@ class Ingestion(Construct):
     """Queues and job definitions. place: environment that names the buckets.
 
     fleet_group: name of the Auto Scaling group that the state machine scales; None where Batch does it.
-    submittable: ARNs of what a job is submitted with.
+    submittable: ARNs of what a job is submitted with; batch_role: with which Batch starts what a job needs.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Ingestion(Construct):
         )
         self._log_group = log_group(self, "Logs", days=log_days)
         self.roles = JobRoles(*(self._role(name) for name in ("Ingest", "Dataset", "Feed")))
-        batch_role = _service_role(self, "BatchRole")
+        self.batch_role = batch_role = _service_role(self, "BatchRole")
         # Names of their own: CloudFormation cannot make a managed environment of an unmanaged one, nor move its queue.
         kind, name = (ManagedFleet, "Managed") if settings.managed else (UnmanagedFleet, "Unmanaged")
         fleet = kind(self, f"{name}Fleet", settings=settings, network=network, batch_role=batch_role, log_days=log_days)

@@ -140,6 +140,31 @@ class TrainingSettings(_Group):
         return value
 
 
+class BatchTrainingSettings(_InstanceSettings):
+    """Phase II as multi-node parallel jobs of AWS Batch, beside the SageMaker jobs."""
+
+    nodes: Annotated[int, Field(ge=0, le=4, description="most nodes of a Batch training job; 0 makes no such jobs")] = 0
+    instance_type: Annotated[str, Field(pattern=_EC2_TYPE, description="EC2 type of the nodes")] = "g4dn.xlarge"
+    gpus: Annotated[int, Field(ge=0, le=8, description="GPUs of a node that a job uses, an MPI rank each; 0: CPU")] = 1
+
+    @field_validator("instance_type")
+    @classmethod
+    def _is_managed(cls, value: str) -> str:
+        if retired := _RETIRED_TRAINING.match(value):
+            raise ValueError(
+                f"{retired[2]} was retired by October 2025: the nearest stand-in is g4dn.xlarge (1 GPU),"
+                " or g4dn.12xlarge (4 GPUs) with batch_training.gpus=2"
+            )
+        if _BURSTABLE.match(value):
+            raise ValueError("no t type is managed by Batch: name g4dn.xlarge, or m6i.xlarge with gpus=0")
+        return value
+
+    @property
+    def memory_mib(self) -> int:
+        """Of a node's container: all that is not the system's."""
+        return int(self.vcpus * self.gib_per_vcpu * 1024 * _MEMORY_FOR_JOBS)
+
+
 class InferenceSettings(_InstanceSettings):
     """The EMR cluster of phase III."""
 
@@ -229,6 +254,7 @@ class Deployment(_Group):
     storage: StorageSettings = StorageSettings()
     ingestion: IngestionSettings = IngestionSettings()
     training: TrainingSettings = TrainingSettings()
+    batch_training: BatchTrainingSettings = BatchTrainingSettings()
     inference: InferenceSettings = InferenceSettings()
     schedules: ScheduleSettings = ScheduleSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

@@ -26,11 +26,12 @@ from infra.settings import Deployment
 from infra.storage import Storage
 from infra.tagging import DEPLOYMENT_TAG, PHASE_TAG
 from infra.training import Training
+from infra.training_nodes import TrainingNodes
 from infra.workflow import Workflow
 
 _ROTATION = Duration.days(2560)
 """The longest that KMS allows."""
-_PHASES = {"Ingestion": "ingest", "Training": "train", "Inference": "serve"}
+_PHASES = {"Ingestion": "ingest", "Training": "train", "TrainingNodes": "train", "Inference": "serve"}
 """Constructs whose resources cost money, and the phase that they cost it for."""
 
 
@@ -78,6 +79,20 @@ class ComputeStack(Stack):
             storage=storage,
             place=place,
         )
+        self.training_nodes = (
+            TrainingNodes(
+                *(self, "TrainingNodes"),
+                settings=deployment.batch_training,
+                timeout_min=deployment.training.max_runtime_min,
+                network=self.network,
+                batch_role=self.ingestion.batch_role,
+                image=self.training.image,
+                place=place,
+                log_days=log_days,
+            )
+            if deployment.batch_training.nodes
+            else None
+        )
         self.inference = Inference(
             self,
             "Inference",
@@ -103,6 +118,8 @@ class ComputeStack(Stack):
         )
         grants.grant_jobs(self.ingestion.roles, storage)
         grants.grant_training(self.training.role, storage)
+        if self.training_nodes:
+            grants.grant_nodes(self.training_nodes.role, storage)
         grants.grant_stream(self.inference.role, storage)
         grants.grant_functions(self.workflow.functions, storage)
         Schedules(self, "Schedules", settings=deployment.schedules, machine=self.workflow.machine)
@@ -113,10 +130,14 @@ class ComputeStack(Stack):
             settings=deployment.observability,
             workflow=self.workflow,
             fleet_group=self.ingestion.fleet_group,
-            tags=[f"{DEPLOYMENT_TAG} = {deployment.name}", f"{PHASE_TAG} = {', '.join(_PHASES.values())}"],
+            tags=[
+                f"{DEPLOYMENT_TAG} = {deployment.name}",
+                f"{PHASE_TAG} = {', '.join(dict.fromkeys(_PHASES.values()))}",
+            ],
         )
         for name, phase in _PHASES.items():
-            Tags.of(cast("Construct", self.node.find_child(name))).add(PHASE_TAG, phase)
+            if found := self.node.try_find_child(name):
+                Tags.of(cast("Construct", found)).add(PHASE_TAG, phase)
         CfnOutput(self, "StateMachine", value=self.workflow.machine.state_machine_arn)
 
 

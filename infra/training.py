@@ -20,7 +20,7 @@ _LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class Training(Construct):
-    """role: what a training job may do (the stack grants); job: what is the same for all of them."""
+    """role: what a training job may do (the stack grants); job: what is the same for all of them; image: its own."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Training(Construct):
         place: Mapping[str, str],
     ) -> None:
         super().__init__(scope, construct_id)
-        image = ecr_assets.DockerImageAsset(
+        self.image = image = ecr_assets.DockerImageAsset(
             self,
             "Image",
             directory=str(ROOT),

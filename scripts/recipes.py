@@ -59,7 +59,10 @@ INGEST = Recipe(
 # AWS's image has CUDA 12.9, of which PyPI has all but the compiler: that begins with 13.0, which no longer compiles for
 # a V100 (7.0). Its Python is 3.12, Debian's is 3.11.
 CUDA = "cuda-toolkit[nvcc,cudart,cccl]==13.0.3"
-TOOLKIT = "sagemaker-training==5.1.4 sagemaker-tensorflow-training==20.4.1 mpi4py==4.1.2"
+TOOLKIT = (
+    f"sagemaker-training=={locked_version('sagemaker-training')} mpi4py=={locked_version('mpi4py')}"
+    " sagemaker-tensorflow-training==20.4.1"
+)
 PYTHON_IMAGE = "/opt/venv"
 
 AWS_IMAGE_HAS = (
@@ -108,6 +111,9 @@ TRAINING = Recipe(
         "mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2 python -m mpi4py /tmp/rank.py",
         'python -c "import sagemaker_training.mpi, sagemaker_tensorflow_container.training" && command -v train',
         'python -m py_compile "/opt/ml/code/$SAGEMAKER_PROGRAM"',
+        # what a node of a Batch job needs
+        "command -v ssh && command -v ssh-keygen && test -x /usr/sbin/sshd",
+        'python -c "import app.training.batch_node"',
     ),
 )
 

@@ -41,6 +41,8 @@ FREE: Final[Mapping[str, str]] = {
     "AWS::EC2::Route": _PARTS_OF_A_NETWORK,
     "AWS::EC2::RouteTable": _PARTS_OF_A_NETWORK,
     "AWS::EC2::SecurityGroup": _PARTS_OF_A_NETWORK,
+    "AWS::EC2::SecurityGroupEgress": _PARTS_OF_A_NETWORK,
+    "AWS::EC2::SecurityGroupIngress": _PARTS_OF_A_NETWORK,
     "AWS::EC2::Subnet": _PARTS_OF_A_NETWORK,
     "AWS::EC2::SubnetRouteTableAssociation": _PARTS_OF_A_NETWORK,
     "AWS::EC2::VPC": _PARTS_OF_A_NETWORK,

@@ -31,6 +31,8 @@ _OBJECT_BYTES = 3000
 """Of a Parquet object beside its rows."""
 _ANSWER_BYTES = 100
 """Of a ticker in what a day's answers say of it."""
+_ROW_BYTES, _FEATURE_BYTES = 16 + 8 + 8 + 1, 4
+"""Of a dataset's row: ticker, time, close and whether there was a bar, then each feature."""
 _MODEL_BYTES = 3_000_000
 """Of a model with its checkpoints."""
 
@@ -114,7 +116,7 @@ class Workload:
         """Training windows: whole sessions without those for validation and test."""
         dataset = self.deployment.settings.dataset
         days = max(1, self.sessions - dataset.validation_days - dataset.test_days)
-        windows = max(1, self.assumed.session_min - dataset.window_min - dataset.horizon_min + 1)
+        windows = max(1, self.assumed.session_min - dataset.window_min - max(dataset.horizons_min) + 1)
         return self.tickers * days * windows
 
     @property
@@ -150,8 +152,9 @@ class Workload:
         minutes = self.assumed.sessions_kept * self.assumed.session_min
         bars = minutes * self.tickers * _row_bytes(contract.BARS)
         bars += self.assumed.sessions_kept * (_OBJECT_BYTES + self.tickers * _ANSWER_BYTES)
-        predictions = minutes * (self.tickers * _row_bytes(contract.PREDICTIONS) + _OBJECT_BYTES)
-        features = self.rows * (_WIDTHS["string"] + _WIDTHS["int64"] + _WIDTHS["double"] * len(contract.FEATURES))
+        made = self.tickers * len(self.deployment.settings.dataset.horizons_min)
+        predictions = minutes * (made * _row_bytes(contract.PREDICTIONS) + _OBJECT_BYTES)
+        features = self.rows * (_ROW_BYTES + _FEATURE_BYTES * len(contract.FEATURES))
         models = self.assumed.runs_kept * (features + _MODEL_BYTES)
         return (bars + predictions + models) / 1e9 + self.assumed.assets_gb
 
