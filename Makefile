@@ -10,10 +10,13 @@ DAYS ?= 5
 LATENCY_MS ?= 150
 RATE ?= 50
 IN_FLIGHT ?= 50
-ROUNDS ?= 3
 FAULTS ?= 0.05
-ARMS ?= naive,original,ours,ours_stored,yfinance_client
 WORKERS ?= 1,2,4,8
+# Of bench-training, see docs/training_benchmarks.md. TORCH=1 installs PyTorch into build/torch first.
+BATCHES ?= 256,1024
+SEQUENCES ?= 65536
+WINDOWS ?= 200000
+TORCH ?=
 TYPED := $(wildcard app embedded scripts benchmarks infra lambdas emr docker tests)
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
@@ -21,10 +24,10 @@ WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 CDK := $(WITH_NODE) node_modules/.bin/cdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos bench-ingest bench-scaling synth emr bootstrap deploy destroy check check-cloud fix clean distclean
+.PHONY: help setup run test chaos bench-ingest bench-scaling bench-forecast bench-training synth emr bootstrap deploy destroy check check-cloud fix clean distclean
 
 help: ## list what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install all that is needed (the other targets do it themselves)
 	@python3 scripts/setup.py
@@ -40,8 +43,8 @@ chaos: setup ## run the heavy fault tests that `make test` only samples
 
 bench-ingest: setup ## time the ingest against other ways; TICKERS=100 DAYS=5 LATENCY_MS=150 ROUNDS=3 ... change it
 	$(BIN)/python -m benchmarks.ingest --tickers "$(TICKERS)" --days "$(DAYS)" --latency-ms "$(LATENCY_MS)" \
-	  --rate "$(RATE)" --in-flight "$(IN_FLIGHT)" --rounds "$(ROUNDS)" --faults "$(FAULTS)" --arms "$(ARMS)" \
-	  --workers "$(WORKERS)"
+	  --rate "$(RATE)" --in-flight "$(IN_FLIGHT)" --rounds "$(or $(ROUNDS),3)" --faults "$(FAULTS)" \
+	  --workers "$(WORKERS)" $(if $(ARMS),--arms "$(ARMS)")
 
 node_modules: package.json package-lock.json | setup
 	$(WITH_NODE) $(BIN)/npm ci --silent
@@ -49,6 +52,13 @@ node_modules: package.json package-lock.json | setup
 
 bench-scaling: setup ## measure how ingest scales to ARGS='--tickers 10000 --shards 100'
 	$(BIN)/python -m benchmarks.scaling $(ARGS)
+
+bench-forecast: setup ## measure what the forecasts are worth, by feature; BARS=file.parquet takes real bars
+	$(BIN)/python -m benchmarks.forecast $(if $(BARS),--bars "$(BARS)") $(ARGS)
+
+bench-training: setup ## time the training against other ways; TORCH=1 BATCHES=256,1024 ROUNDS=5 ... change it
+	$(BIN)/python -m benchmarks.training --batches "$(BATCHES)" --rounds "$(or $(ROUNDS),5)" --windows "$(WINDOWS)" \
+	  --sequences "$(SEQUENCES)" $(if $(ARMS),--arms "$(ARMS)") $(if $(TORCH),--torch)
 
 synth: setup node_modules ## write the CloudFormation templates into cdk.out; ARGS='-c NAME=VALUE' are passed on
 	$(CDK) synth --quiet $(ARGS)

@@ -46,7 +46,7 @@ class Watch:
         yield
         self.ended_s = time.monotonic()
         self.cpu_s = _cpu_s() - before_s
-        self.peak_rss_mib = _peak_rss_mib()
+        self.peak_rss_mib = peak_rss_mib()
 
 
 def main(arguments: list[str]) -> int:
@@ -228,7 +228,7 @@ def _cpu_s() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _peak_rss_mib() -> float:
+def peak_rss_mib() -> float:
     """Peak resident memory of this process; not getrusage's, which remembers the process that it was forked from."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from benchmarks.figures import (
 )
 from benchmarks.ground import Ground, WrongResult, market, read_ground
 from benchmarks.job import Job
+from benchmarks.machine import describe_machine
 from benchmarks.options import Options, read_options
 from benchmarks.plots import draw_arms, draw_scaling
 from benchmarks.servers import Yahoo, running_s3
@@ -114,7 +114,7 @@ def make_figures(options: Options, results: Results) -> dict[str, Any]:
     days = len(ground.sessions)
     figures: dict[str, Any] = {
         "settings": options.to_json(),
-        "machine": _machine(),
+        "machine": describe_machine(),
         **arm_figures(rounds, options, ground.requests),
         "scaling": None,
         "rate": None,
@@ -179,16 +179,6 @@ def _few(ground: Ground, requests: float) -> int:
 def _said(what: str, one: Measured) -> Measured:
     print(f"{what}: {one.run.wall_s:.3f} s", flush=True)
     return one
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),  # of the last minute; far more than 1 means that others were at work
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
 
 
 def _store(figures: Mapping[str, Any], options: Options) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.options import counts, words
 
 ARMS = ("naive", "original", "ours", "ours_stored", "yfinance_client")
 MOST_DAYS = 22
@@ -71,18 +71,7 @@ def read_options(arguments: Sequence[str] | None) -> Options:
         in_flight=found.in_flight,
         rounds=found.rounds,
         fault_share=found.faults,
-        arms=tuple(_words(found.arms)),
-        workers=_counts(found.workers),
+        arms=words(found.arms),
+        workers=counts(found.workers, "workers"),
         folder=found.folder,
     )
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\s,]+", text) if word]
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(word) for word in _words(text)}))
-    except ValueError as exc:
-        raise SettingsError(f"workers {text!r} are not whole numbers by commas, such as 1,2,4,8") from exc

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from app.scaling.plots import new_picture, save_picture
 from benchmarks.table import ARM_NAMES
 
 _PART, _WHOLE, _OURS, _LIMIT = "#b8c4d0", "#7a8fa6", "#1f6f54", "#c8a24a"
@@ -22,7 +19,7 @@ def draw_arms(figures: Mapping[str, Any], folder: Path) -> list[Path]:
     arms = [arm for arm in ARM_NAMES if figures.get(f"{arm}_s") is not None]
     spreads = [figures[f"{arm}_s"] for arm in arms]
     medians = [one["median"] for one in spreads]
-    picture, axes = _new(0.55 * len(arms) + 1.4)
+    picture, (axes,) = new_picture(0.55 * len(arms) + 1.4)
     ranges = [
         [median - one["min"] for median, one in zip(medians, spreads, strict=True)],
         [one["max"] - median for median, one in zip(medians, spreads, strict=True)],
@@ -45,14 +42,14 @@ def draw_arms(figures: Mapping[str, Any], folder: Path) -> list[Path]:
         f"{settings['tickers']} tickers x {settings['days']} sessions, {settings['latency_ms']:g} ms latency, "
         f"{figures['machine']['cores']} cores"
     )
-    return _save(picture, folder / "ingest_arms")
+    return save_picture(picture, folder / "ingest_arms")
 
 
 def draw_scaling(figures: Mapping[str, Any], folder: Path) -> list[Path]:
     """Speed-up of the fetching over the number of worker processes, beside the ideal; returns the files."""
     scaling = figures["scaling"]
     counts = [int(count) for count in scaling["workers"]]
-    picture, axes = _new(4.2)
+    picture, (axes,) = new_picture(4.2)
     axes.plot(counts, [count / counts[0] for count in counts], color=_PART, linestyle="--", label="ideal")
     speedups = [one["speedup"] / counts[0] for one in scaling["workers"].values()]
     axes.plot(counts, speedups, color=_OURS, marker="o", label="fetching")
@@ -71,19 +68,4 @@ def draw_scaling(figures: Mapping[str, Any], folder: Path) -> list[Path]:
         f"strong scaling: {scaling['requests']} requests, {scaling['in_flight']} in flight in each worker, "
         f"{figures['machine']['cores']} cores"
     )
-    return _save(picture, folder / "ingest_scaling")
-
-
-def _new(height_in: float) -> tuple[Figure, Axes]:
-    mpl.use("Agg")
-    picture = Figure(figsize=(9, height_in), layout="constrained")
-    axes = picture.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture, axes
-
-
-def _save(picture: Figure, stem: Path) -> list[Path]:
-    files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for file in files:
-        picture.savefig(file, dpi=150)
-    return files
+    return save_picture(picture, folder / "ingest_scaling")

@@ -39,7 +39,7 @@ def report_lines(figures: Mapping[str, Any], goals: Sequence[Goal], wrong: Seque
     yield from _rate_lines(figures["rate"])
     yield from _fault_lines(figures["faults"])
     yield ""
-    yield from _goal_lines(goals)
+    yield from goal_lines(goals)
     yield from (f"WRONG: {what}" for what in wrong)
 
 
@@ -142,7 +142,8 @@ def _fault_lines(faults: Mapping[str, Any] | None) -> Iterator[str]:
     )
 
 
-def _goal_lines(goals: Sequence[Goal]) -> Iterator[str]:
+def goal_lines(goals: Sequence[Goal]) -> Iterator[str]:
+    """The bars with what became of them."""
     yield f"{'the bars':<44}{'here':>8}  {'to be':<14} {'':<24} asked at"
     for goal in goals:
         value = "-" if goal.value is None else f"{goal.value:.4g}"
