@@ -15,7 +15,7 @@ from app.processes import OUR_MESSAGE
 from embedded.fates import coverage_lines
 from embedded.summary import COVERAGE, LOGS, SUMMARY
 
-_PREDICTIONS_SHOWN = 5
+_TICKERS_SHOWN = 5
 
 
 def conclude(console: Console, summary: Mapping[str, Any], out: Path) -> None:
@@ -41,11 +41,9 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
         days = ", ".join(summary["volume_fault_days"])
         lines.append(f"faulty volume: {summary['volume_faults']} ticker-days, on {days}")
     if summary["mae_usd"] is not None:
-        test = summary["metrics"]["test"]
-        lines.append(
-            f"model on the test days: mean absolute error {test['mae_usd']:.5f} USD, persistence"
-            f" {test['mae_persistence_usd']:.5f} USD; skill {test['skill']:+.4f}; direction {test['direction']:.3f}"
-        )
+        attainable = summary["attainable_skill"] or {}
+        for minutes, test in summary["metrics"]["test"]["horizons"].items():
+            lines.append(f"model on the test days, {minutes} min ahead: {_judged(test, attainable.get(minutes))}")
         if summary["promotion_reason"] is not None:
             lines.append(
                 f"model {'promoted' if summary['promoted'] else 'not promoted'}: {summary['promotion_reason']}"
@@ -63,6 +61,26 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _judged(test: Mapping[str, Any], attainable: float | None) -> str:
+    """A horizon's metrics in a line. attainable: the skill that no model can exceed but by luck, where it is known."""
+    interval = test["skill_interval"]
+    between = f" (95 %: {interval[0]:+.4f} to {interval[1]:+.4f})" if interval else ""
+    best = f" of {attainable:+.4f} attainable" if attainable is not None else ""
+    told = [
+        f"mean absolute error {test['mae_usd']:.5f} USD, persistence {test['mae_persistence_usd']:.5f} USD",
+        f"skill {test['skill']:+.4f}{best}{between}{_doubt(test['significant'])}",
+    ]
+    if test["direction"] is not None:
+        told.append(f"direction {test['direction']:.3f}{_doubt(test['direction_significant'])}")
+    if test["coverage"] is not None:
+        told.append(f"{test['coverage']:.1%} within p10 to p90")
+    return "; ".join(told)
+
+
+def _doubt(significant: bool | None) -> str:
+    return "" if significant else ", not significant"
+
+
 def _phase_table(summary: Mapping[str, Any]) -> Table:
     table = Table("phase", "status", "wall s", "rows", "where", title=f"run {summary['run_id']}: {summary['status']}")
     for phase in summary["phases"]:
@@ -72,13 +90,18 @@ def _phase_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("ticker", "as of (UTC)", "last USD", "predicted USD", "move bp", title="newest predictions")
-    for row in rows[:_PREDICTIONS_SHOWN]:
-        table.add_row(
-            row["ticker"],
-            row["as_of"],
-            f"{row['last_price']:.4f}",
-            f"{row['predicted_price']:.4f}",
-            f"{row['predicted_return'] * 1e4:+.2f}",
-        )
+    columns = ("ticker", "as of (UTC)", "min ahead", "last USD", "predicted USD", "move bp", "p10 to p90 USD")
+    table = Table(*columns, title="newest predictions")
+    shown = list(dict.fromkeys(row["ticker"] for row in rows))[:_TICKERS_SHOWN]
+    for row in rows:
+        if row["ticker"] in shown:
+            table.add_row(
+                row["ticker"],
+                row["as_of"],
+                str(row["horizon_min"]),
+                f"{row['last_price']:.4f}",
+                f"{row['predicted_price']:.4f}",
+                f"{row['predicted_return'] * 1e4:+.2f}",
+                f"{row['price_p10']:.4f} to {row['price_p90']:.4f}",
+            )
     return table

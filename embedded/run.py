@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from app.settings import Settings, load
 from app.storage import Bucket
 from embedded.execution import Execution
 from embedded.local import GoneError, Local, LocalOptions, check_machine, running
+from embedded.market.bars import Market
+from embedded.market.simulated import attainable_skills, settings_from_flags, simulate
 from embedded.memory import MemoryWatch
 from embedded.phase_logs import PhaseLogs, readable
 from embedded.phases import PhaseRun, phase_of, read_phases
 from embedded.reasons import explain
 from embedded.report import conclude
 from embedded.screen import Screen
+from embedded.services import SIMULATED
 from embedded.summary import LOGS, check_run_folder, collect, write_run_folder
 from embedded.synthesis import machine_settings
 from embedded.unused_grants import judge_calls
@@ -96,7 +100,9 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
         if buckets:
             _read_results(outcome.phases, buckets, run_id)
         write_logs(local, outcome.execution, work / LOGS)
-        summary = collect(local, run_id, outcome, machine_settings(settings), memory.peak_mib)
+        used = machine_settings(settings)
+        attainable = _attainable(options, local, outcome.phases, used)
+        summary = collect(local, run_id, outcome, used, memory.peak_mib, attainable)
         write_run_folder(out, summary, buckets, run_id, work / LOGS, outcome.iam)
     conclude(screen.console, summary, options.out)
     return outcome.exit_code
@@ -178,6 +184,18 @@ def _decided(models: Bucket, run_id: str) -> dict[str, Any]:
 def _candidate(models: Bucket, run_id: str) -> str | None:
     key = contract.candidate_key(run_id)
     return str(models.get_json(key)["model_id"]) if models.exists(key) else None
+
+
+def _attainable(options: Options, local: Local, phases: list[PhaseRun], settings: Settings) -> dict[int, float]:
+    """On the simulated market the skill that its planted signal allows on the test days, by horizon."""
+    days = [day for phase in phases if phase.name == "dataset" and phase.result for day in phase.result["days"]["test"]]
+    if local.market != SIMULATED or not days:
+        return {}
+    simulated = settings_from_flags([word for flag, word in pairwise(options.yahoo_flags) if flag == "--sim"])
+    whole, dataset = simulate(simulated), settings.dataset
+    market = Market({ticker: bars for ticker, bars in whole.bars.items() if ticker in local.tickers})
+    tested = {date.fromisoformat(day) for day in days} & set(market.days)
+    return attainable_skills(simulated, market, dataset.horizons_min, tested, dataset.window_min) if tested else {}
 
 
 def write_logs(local: Local, execution: Execution, folder: Path) -> None:

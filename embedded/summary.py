@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from app import contract
@@ -28,11 +29,23 @@ COVERAGE = "coverage.json"
 IAM = "iam.json"
 LOGS = "logs"
 _OF_SERVING = {"predictions": "predictions", "ticks": "ticks", "minutes_replayed": "minutes"}
+_STAYS = "mae_persistence_usd"
+_JUDGED = ("validation", "test", "linear")
 _STATUSES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "TIMED_OUT": "failed", "ABORTED": "interrupted"}
 
 
-def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, peak_rss_mib: int) -> dict[str, Any]:
-    """The summary of a run; figures of phases that did not succeed are null."""
+def collect(
+    local: Local,
+    run_id: str,
+    outcome: Outcome,
+    settings: Settings,
+    peak_rss_mib: int,
+    attainable: Mapping[int, float] | None = None,
+) -> dict[str, Any]:
+    """The summary of a run; figures of phases that did not succeed are null.
+
+    attainable: by horizon, the skill that the market allows on the test days, where that is known.
+    """
     results = {phase.name: phase.result for phase in outcome.phases}
     return {
         "market": local.market,
@@ -45,6 +58,7 @@ def collect(local: Local, run_id: str, outcome: Outcome, settings: Settings, pea
         "phases": [_phase(phase) for phase in outcome.phases],
         **_bars(results["ingest"], results["dataset"]),
         **_model(results["train"], results["promote"]),
+        "attainable_skill": {str(minutes): skill for minutes, skill in attainable.items()} if attainable else None,
         **{told: results["serve"].get(name) for told, name in _OF_SERVING.items()},
         "peak_rss_mib": peak_rss_mib,
         "settings": settings.model_dump(mode="json"),
@@ -96,6 +110,8 @@ def _bars(ingest: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, An
 def _model(train: Mapping[str, Any], promote: Mapping[str, Any]) -> dict[str, Any]:
     metrics = train.get("metrics", {})
     test = metrics.get("test", {})
+    horizons = test.get("horizons", {}).values()
+    mean = {name: fmean(of[name] for of in horizons) if horizons else None for name in ("mae_usd", _STAYS)}
     return {
         "windows_train": metrics.get("windows_train"),
         "ranks": metrics.get("ranks"),
@@ -103,9 +119,9 @@ def _model(train: Mapping[str, Any], promote: Mapping[str, Any]) -> dict[str, An
         "model_id": train.get("model_id"),
         "promoted": promote.get("promote"),
         "promotion_reason": promote.get("reason"),
-        "mae_usd": test.get("mae_usd"),
-        "mae_persistence_usd": test.get("mae_persistence_usd"),
-        "metrics": {name: metrics[name] for name in ("validation", "test")} if metrics else None,
+        **mean,
+        "skill": test.get("skill"),
+        "metrics": {name: metrics[name] for name in _JUDGED} if metrics else None,
     }
 
 

@@ -6,7 +6,7 @@ this module recovers it and says how much of the returns' variance any model can
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,26 +70,47 @@ def oracle_forecast(settings: SimulatedMarket, market: Market, horizon_min: int)
 
 
 def attainable_skill(
-    settings: SimulatedMarket, market: Market, horizon_min: int, days: Collection[date] | None = None
+    settings: SimulatedMarket,
+    market: Market,
+    horizon_min: int,
+    days: Collection[date] | None = None,
+    *,
+    window_min: int = 1,
+    furthest_min: int | None = None,
 ) -> float:
     """The oracle's skill over persistence on `days` (New York dates; None is all days of the market).
 
-    1 - Σ(realised - oracle)² / Σ realised²: what no model can exceed but by luck. Raises ValueError when
-    none of the days has a target.
+    1 - Σ(realised - oracle)² / Σ realised²: what no model can exceed but by luck. Only forecasts count for which a
+    model has a whole window of `window_min` minutes in the session, and its furthest target too (furthest_min, by
+    default the horizon): a model of several horizons is judged on the same windows at all of them. Raises ValueError
+    when none of the days has a target.
     """
+    furthest = furthest_min or horizon_min
     chosen = market.days if days is None else tuple(sorted(days))
     spans = [s for s in sessions_between(chosen[0], chosen[-1]) if s.day in chosen] if chosen else []
     error = total = 0.0
     for one in oracle_forecast(settings, market, horizon_min).values():
         inside = np.zeros(len(one.ts), bool)
         for session in spans:
-            first, last = np.searchsorted(one.ts, (session.open_ts, session.close_ts))
+            bounds = session.open_ts + contract.BAR_S * (window_min - 1), session.close_ts - contract.BAR_S * furthest
+            first, last = np.searchsorted(one.ts, bounds)
             inside[first:last] = True
         error += float(np.sum((one.realised[inside] - one.forecast[inside]) ** 2))
         total += float(np.sum(one.realised[inside] ** 2))
     if total == 0.0:
         raise ValueError(f"the market has no forecast with a target on {[day.isoformat() for day in chosen]}")
     return 1.0 - error / total
+
+
+def attainable_skills(
+    settings: SimulatedMarket, market: Market, horizons_min: Sequence[int], days: Collection[date], window_min: int
+) -> dict[int, float]:
+    """The skill attainable to one model of these horizons, by horizon, on the very windows that it is judged by."""
+    furthest = max(horizons_min)
+    return {
+        minutes: attainable_skill(settings, market, minutes, days, window_min=window_min, furthest_min=furthest)
+        for minutes in horizons_min
+    }
 
 
 def closed_form_skill(settings: SimulatedMarket, horizon_min: int, minutes: int = 390) -> float:

@@ -21,12 +21,19 @@ from app.errors import SettingsError
 from app.ingest.ticker_bars import Floats, Ints, Mask, TickerBars
 from app.sessions import Session, last_sessions
 from embedded.market.bars import Market
-from embedded.market.oracle import Forecast, attainable_skill, closed_form_skill, oracle_forecast
+from embedded.market.oracle import (
+    Forecast,
+    attainable_skill,
+    attainable_skills,
+    closed_form_skill,
+    oracle_forecast,
+)
 
 __all__ = [
     "Forecast",
     "SimulatedMarket",
     "attainable_skill",
+    "attainable_skills",
     "closed_form_skill",
     "oracle_forecast",
     "settings_from_flags",

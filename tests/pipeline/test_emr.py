@@ -117,7 +117,7 @@ def test_spark_submit_with_the_built_environment_makes_the_predictions_of_serve(
 ) -> None:
     run, done, checkpoint, _ = streamed
     assert done.returncode == 0, done.stderr
-    columns = ["ticker", "as_of", "last_price", "predicted_return", "carried_minutes", "model_id"]
+    columns = [name for name in predictions(served) if name != "produced_at"]
     pd.testing.assert_frame_equal(predictions(run)[columns], predictions(served)[columns])
     assert run.result("serve")["predictions"] == len(predictions(run))
     assert list(checkpoint.iterdir()) == []  # served: no longer needed

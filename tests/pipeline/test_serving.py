@@ -16,13 +16,17 @@ import pyarrow as pa
 import pytest
 
 from app import contract
-from app.dataset.spec import Spec
+from app.dataset.forecast import MEAN, P10, P50, P90
 from app.dataset.windows import window_set
 from app.ingest.bars import read_bars
 from app.ingest.plan import read_plan
-from app.serving.scoring import Scorer
+from app.serving.scoring import Scorer, read_spec
 from app.tables import get_table
+from tests.models import plain_spec
 from tests.pipeline.conftest import TICKERS, World
+
+HORIZONS = (2, 5)
+QUANTILES = {"p10": P10, "p50": P50, "p90": P90}
 
 
 def predictions(world: World) -> pd.DataFrame:
@@ -33,7 +37,7 @@ def predictions(world: World) -> pd.DataFrame:
         if contract.predictions_run(key) == world.run_id
     ]
     frame = pa.concat_tables([get_table(world.predictions, key) for key in keys]).to_pandas()
-    return frame.sort_values(["ticker", "as_of"], ignore_index=True)
+    return frame.sort_values(["ticker", "as_of", "horizon_min"], ignore_index=True)
 
 
 def replayed_bars(world: World) -> pd.DataFrame:
@@ -42,35 +46,53 @@ def replayed_bars(world: World) -> pd.DataFrame:
     return read_bars(world.market, plan.sessions[-1:], plan.tickers).to_pandas()
 
 
-def test_every_replayed_bar_has_one_prediction(served: World) -> None:
+def test_every_replayed_bar_has_one_prediction_for_each_horizon(served: World) -> None:
     found, bars = predictions(served), replayed_bars(served)
     assert set(bars["ticker"]) == set(TICKERS)
-    pd.testing.assert_frame_equal(
-        found[["ticker", "as_of", "last_price"]],
-        bars[["ticker", "ts", "close"]].rename(columns={"ts": "as_of", "close": "last_price"}),
-    )
-    assert served.result("serve")["predictions"] == len(bars)
+    for horizon in HORIZONS:
+        pd.testing.assert_frame_equal(
+            found[found["horizon_min"] == horizon][["ticker", "as_of", "last_price"]].reset_index(drop=True),
+            bars[["ticker", "ts", "close"]].rename(columns={"ts": "as_of", "close": "last_price"}),
+        )
+    assert served.result("serve")["predictions"] == len(found) == len(HORIZONS) * len(bars)
+    assert tuple(served.result("serve")["horizons_min"]) == HORIZONS
+
+
+def test_prices_follow_from_the_last_one_and_quantiles_do_not_cross(served: World) -> None:
+    found = predictions(served)
+    np.testing.assert_allclose(found["predicted_price"], found["last_price"] * np.exp(found["predicted_return"]))
+    assert (found["price_p10"] <= found["price_p50"]).all()
+    assert (found["price_p50"] <= found["price_p90"]).all()
+    assert (found["price_p10"] < found["price_p90"]).mean() > 0.99
 
 
 def test_streamed_forecasts_are_those_of_the_batch_windows_of_the_same_bars(served: World) -> None:
-    """The test split holds the replayed session: its windows, cut by the dataset phase, scored here."""
+    """The test split holds the replayed session: its windows of all features, cut by the dataset phase, scored here."""
     model_id = served.result("train")["model_id"]
-    spec = Spec.from_json(served.models.get_json(contract.dataset_spec_key(served.run_id)))
-    windows = window_set(get_table(served.models, contract.dataset_key(served.run_id, "test")), spec, 0.2)
+    spec = read_spec(served.models, model_id)
+    assert (spec.features, spec.horizons_min) == (contract.FEATURES, HORIZONS)
+    assert len(spec.calibration) == len(HORIZONS)
+    unscaled = plain_spec(spec.window_min, HORIZONS, spec.features)
+    windows = window_set(get_table(served.models, contract.dataset_key(served.run_id, "test")), unscaled, 0.2)
     scorer = Scorer(model_id, served.models.get(contract.model_key(model_id, contract.MODEL_ONNX)), spec)
     names = [windows.tickers[i] for i in windows.ticker]
-    mean, std, _ = spec.scaling(names)
+    returns = scorer.predict(names, windows.inputs(slice(None)))  # (windows, horizons, 4)
+    prices = windows.last_price[:, None, None] * np.exp(returns)
     batch = pd.DataFrame(
         {
-            "ticker": names,
-            "as_of": pd.to_datetime(windows.as_of, unit="s", utc=True).as_unit("ms"),
-            "expected": scorer.predict(names, windows.inputs(slice(None)) * std[:, None] + mean[:, None]),
+            "ticker": np.repeat(names, len(HORIZONS)),
+            "as_of": np.repeat(pd.to_datetime(windows.as_of, unit="s", utc=True).as_unit("ms"), len(HORIZONS)),
+            "horizon_min": np.tile(np.array(HORIZONS, np.int32), len(names)),
+            "expected": returns[:, :, MEAN].ravel(),
+            **{f"expected_{name}": prices[:, :, place].ravel() for name, place in QUANTILES.items()},
         }
     )
-    both = predictions(served).merge(batch, on=["ticker", "as_of"])
-    assert len(both) > 1000
+    both = predictions(served).merge(batch, on=["ticker", "as_of", "horizon_min"])
+    assert len(both) > 2000
     assert (both["carried_minutes"] == 0).all()
     np.testing.assert_allclose(both["predicted_return"], both["expected"], atol=1e-8)
+    for name in QUANTILES:
+        np.testing.assert_allclose(both[f"price_{name}"], both[f"expected_{name}"], rtol=1e-8)
 
 
 def test_only_the_first_hour_carries_minutes_of_the_session_before(served: World) -> None:
@@ -80,12 +102,13 @@ def test_only_the_first_hour_carries_minutes_of_the_session_before(served: World
     np.testing.assert_array_equal(found["carried_minutes"], np.maximum(59 - minute, 0))
 
 
-def test_latest_json_holds_the_newest_prediction_of_each_ticker(served: World) -> None:
+def test_latest_json_holds_the_newest_predictions_of_each_ticker(served: World) -> None:
     latest = served.predictions.get_json(contract.LATEST_PREDICTIONS_KEY)
-    newest = predictions(served).groupby("ticker").tail(1).set_index("ticker")
-    assert [row["ticker"] for row in latest["predictions"]] == list(TICKERS)
-    for row in latest["predictions"]:
-        assert row["predicted_price"] == newest.loc[row["ticker"], "predicted_price"]
+    newest = predictions(served).groupby("ticker").tail(len(HORIZONS))
+    columns = ["ticker", "horizon_min", "predicted_price", "price_p10"]
+    assert latest["schema_version"] == 2
+    assert [[row[name] for name in columns] for row in latest["predictions"]] == newest[columns].to_numpy().tolist()
+    assert len(newest) == len(HORIZONS) * len(TICKERS)
 
 
 def test_a_run_is_not_served_twice(served: World) -> None:
@@ -113,7 +136,7 @@ def test_a_killed_stream_goes_on_and_loses_and_doubles_nothing(served: World, tm
     assert not alive  # the feed, the JVM and its workers go with the driver
     assert process.returncode != 0
     crashed.must(*arguments)
-    columns = ["ticker", "as_of", "last_price", "predicted_return", "carried_minutes"]
+    columns = [name for name in predictions(served) if name != "produced_at"]
     pd.testing.assert_frame_equal(predictions(crashed)[columns], predictions(served)[columns])
 
 

@@ -27,11 +27,11 @@ settings.load_profile("shared machine")
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     """An empty S3 that every Bucket made without a client talks to; nothing is loaded from it yet."""
     from app.serving.scoring import load_scorer
-    from app.serving.warm import read_warm_state
+    from app.serving.warm import fetch_warm_state
 
     fake = FakeS3()
     load_scorer.cache_clear()
-    read_warm_state.cache_clear()
+    fetch_warm_state.cache_clear()
     monkeypatch.setattr(boto3, "client", lambda *args, **options: fake)
     return fake
 

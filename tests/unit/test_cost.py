@@ -94,6 +94,15 @@ def test_a_training_run_costs_what_a_calculation_by_hand_says() -> None:
     assert usd(lines, "workflow") + usd(lines, "train") == pytest.approx(total(lines))
 
 
+def test_several_horizons_store_as_many_predictions_and_leave_fewer_training_windows() -> None:
+    deployments = [read_deployment([f"settings.dataset.horizons_min={horizons}"]) for horizons in ("[5]", "[1,5,10]")]
+    one, three = (Workload(deployment, read_assumptions(["tickers=10"])) for deployment in deployments)
+    # Two texts of 16 bytes at most, an int32 twice, and eight times 8 bytes: of 250 sessions, 390 minutes, 10 tickers.
+    row = 2 * 16 + 2 * 4 + 8 * 8
+    assert (three.stored_gb - one.stored_gb) * 1e9 == pytest.approx(250 * 390 * 10 * 2 * row)
+    assert (one.sequences, three.sequences) == (10 * 18 * 326, 10 * 18 * 321)
+
+
 def test_a_session_in_real_time_keeps_two_nodes_for_six_hours_and_a_half() -> None:
     lines = priced("settings.serving.speed=1", assume=["cluster_overhead_min=0"])["full_run"]
     assert usd(lines, "serve", "m5.2xlarge") == pytest.approx(2 * 6.5 * (0.384 + 0.096))
