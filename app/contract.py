@@ -284,7 +284,7 @@ CURRENT_MODEL_KEY: Final = "models/current.json"
 LATEST_DATASET_KEY: Final = "datasets/latest.json"
 """Names the run whose dataset was built last: what training alone trains on."""
 TRAINING_JOBS_PREFIX: Final = "training-jobs/"
-"""Where SageMaker leaves its own output of a job; the model itself goes to `models/`."""
+"""Where SageMaker leaves its own output of a job, and the nodes of a Batch job meet; the model goes to `models/`."""
 
 
 def nodes_key(job_id: str, attempt: str, name: str) -> str:

@@ -118,7 +118,7 @@ class TrainingSettings(_Group):
         int, Field(ge=1, le=10**6, description="of training rows in a rank's memory; more is streamed from its disk")
     ] = 4096
     stall_timeout_s: Annotated[
-        float, Field(gt=0, le=86400, description="a rank that does not get on for so long ends the job")
+        float, Field(ge=1, le=86400, description="a rank that does not get on for so long ends the job")
     ] = 300.0
     timeout_s: Annotated[float, Field(gt=0, description="limit of the whole training")] = 3600.0
     nodes_timeout_s: Annotated[

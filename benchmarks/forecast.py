@@ -17,22 +17,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from app import contract
 from app.dataset.build import Dataset, build_dataset
-from app.dataset.windows import window_set
 from app.ingest.bars import to_table
 from app.processes import find_program
 from app.sessions import sessions_between
 from app.settings import DatasetSettings
 from app.storage import to_json
 from app.tables import parquet
-from app.training.evaluate import mean_skill
 from app.training.launch import mpirun_command
 from embedded.market.bars import Market, read_bars_file
-from embedded.market.oracle import oracle_forecast
-from embedded.market.simulated import SimulatedMarket, simulate
+from embedded.market.simulated import SimulatedMarket, attainable_skills, simulate
 
 _OUT = Path("build/bench/forecast.json")
 _RETURN = contract.FEATURE_RETURN
@@ -69,23 +64,14 @@ def main() -> None:
                 training |= {"seed": 7 + seed, "batch": options.batch, **json.loads(options.training)}
                 rows.append({"variant": name, **_trained(folder, training)})
                 print(f"{name}: test skill {rows[-1]['test']['skill']:+.4f}", file=sys.stderr, flush=True)
-    oracle = {} if options.bars else attainable(settings, market, dataset)
+    oracle: dict[str, float] = {}
+    if not options.bars:
+        window, days = dataset.settings.window_min, dataset.days["test"]
+        found = attainable_skills(settings, market, horizons, days, window)
+        oracle = {str(minutes): skill for minutes, skill in found.items()}
     print("\n".join(table(rows, oracle)))
     _OUT.parent.mkdir(parents=True, exist_ok=True)
     _OUT.write_bytes(to_json({"options": vars(options), "oracle": oracle, "rows": rows}))
-
-
-def attainable(settings: SimulatedMarket, market: Market, dataset: Dataset) -> dict[str, float]:
-    """The oracle's skill over persistence on the very windows of the test days, by horizon."""
-    windows = window_set(dataset.splits["test"], dataset.spec, dataset.settings.max_filled_share)
-    found = {}
-    for i, horizon in enumerate(dataset.spec.horizons_min):
-        best = np.empty(len(windows))
-        for ticker, one in oracle_forecast(settings, market, horizon).items():
-            mine = windows.ticker == windows.tickers.index(ticker)
-            best[mine] = one.forecast[np.searchsorted(one.ts, windows.as_of[mine])]
-        found[str(horizon)] = mean_skill(best[:, None], windows.last_price, windows.future_price[:, i : i + 1])
-    return found
 
 
 def table(rows: Iterable[Mapping[str, Any]], oracle: Mapping[str, float]) -> list[str]:

@@ -37,7 +37,7 @@ class Spec:
     """How a model is fed and read.
 
     features: names in input order; scales: by ticker; default_scale: for a ticker that training never saw;
-    volume_profile: what app.dataset.features wants; fingerprint: of the dataset and of what was taken of it;
+    volume_profile: what app.dataset.features wants; fingerprint: of the whole dataset, whatever was taken of it;
     calibration: of a trained model's quantiles, see app.dataset.forecast.
     """
 

@@ -1,4 +1,4 @@
-"""The train phase on one machine: start the ranks with mpirun, follow them, end with them."""
+"""mpirun, on this machine or over hosts: start the ranks, follow them, end with them and say why."""
 
 from __future__ import annotations
 
