@@ -90,7 +90,7 @@ class TrainingSettings(_Group):
     lstm_units: Annotated[int, Field(ge=1, le=1024, description="width of the LSTM")] = 50
     dense_units: Annotated[int, Field(ge=1, le=1024, description="width of the dense layer")] = 32
     dropout: Annotated[float, Field(ge=0, lt=1, description="share of LSTM outputs dropped while training")] = 0.2
-    seed: Annotated[int, Field(ge=0, description="of weights, shuffles and dropout")] = 7
+    seed: Annotated[int, Field(ge=0, le=2_000_000_000, description="of weights, shuffles and dropout")] = 7
     features: Annotated[
         tuple[Literal[contract.FEATURES], ...],  # type: ignore[valid-type]
         Field(min_length=1, description="what the model sees of a minute, in this order"),

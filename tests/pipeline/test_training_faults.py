@@ -76,12 +76,17 @@ _LINES = {
 
 
 @pytest.mark.timeout(600)
-def test_a_job_that_is_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(whole: World) -> None:
-    run = with_dataset(whole, "killed")
-    for victim, line in _LINES.items():
+@pytest.mark.parametrize(
+    "victims", [("0", "mpirun"), pytest.param(("1", "0", "mpirun", "1"), marks=pytest.mark.chaos)], ids="-".join
+)
+def test_a_job_that_is_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(
+    whole: World, victims: tuple[str, ...]
+) -> None:
+    run = with_dataset(whole, f"killed-{len(victims)}-times")
+    for victim in victims:
         job = TrainingJob(run, *ALL_AT_ONCE)
         job.signal(victim, signal.SIGKILL)
-        assert job.ended(within_s=30).startswith(f"stockflow: {line}")
+        assert job.ended(within_s=30).startswith(f"stockflow: {_LINES[victim]}")
         assert len(checkpoints(run)) <= 4  # the one that was just written, before the oldest is gone
     run.must("train", *ALL_AT_ONCE)
     assert_same_training(run, whole)
