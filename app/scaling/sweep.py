@@ -57,7 +57,7 @@ class Sweep:
         """Another one for each case of each sweep: a seed is part of a model's id, and a model that is there already
         would go on from its checkpoint instead of training.
         """
-        return zlib.crc32(f"{self.name} {case.name}".encode()) >> 1
+        return zlib.crc32(f"{self.name} {case.name}".encode()) >> 2
 
     def run_id(self, case: Case) -> str:
         """The name of a case's run."""
