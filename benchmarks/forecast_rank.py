@@ -26,10 +26,9 @@ def main(folder: str, result: str) -> None:
     dataset = read_dataset(DatasetFolder(folder), "bench", settings.features)
     split = dataset.split("train")
     part = stored_part(split, rank=hvd.rank(), ranks=hvd.size(), resident_mib=settings.resident_mib, folder=None)
-    validation = dataset.split("validation")
-    share = [number * validation.windows // hvd.size() for number in (hvd.rank(), hvd.rank() + 1)]
+    validation = dataset.split("validation").share(hvd.rank(), hvd.size())
     with Watchdog(hvd.rank(), settings.stall_timeout_s) as watchdog:
-        trained = fit(settings, part, validation.read(*share), None, watchdog)
+        trained = fit(settings, part, validation, None, watchdog)
         sums = train_sums(part, watchdog.beat)
     if hvd.rank() == 0:
         judged = judge(trained, dataset, sums, settings.seed, watchdog.beat)

@@ -125,6 +125,11 @@ class StoredSplit:
         windows = window_set(self._table(range(low, high)), self.spec, self.max_filled_share)
         return windows.between(first - before, end - before)
 
+    def share(self, rank: int, ranks: int) -> WindowSet:
+        """A rank's share of the windows, to measure on; where there are fewer than ranks, all of them on each."""
+        count = self.windows
+        return self.read(rank * count // ranks, (rank + 1) * count // ranks) if count >= ranks else self.read()
+
     def table(self) -> pa.Table:
         """All stored rows, all columns."""
         with self._file() as file:

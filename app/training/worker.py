@@ -21,14 +21,13 @@ import psutil
 import tensorflow as tf
 
 from app import contract
-from app.dataset.windows import WindowSet
 from app.errors import StockflowError, TrainingError
 from app.progress import Report, reporter, silent
 from app.settings import Place, Settings, TrainingSettings, load, place_from_environ
 from app.storage import Bucket
 from app.training.device import use_own_device
 from app.training.fit import fit
-from app.training.inputs import DatasetFolder, StoredDataset, StoredSplit, read_dataset
+from app.training.inputs import DatasetFolder, StoredDataset, read_dataset
 from app.training.job import Job
 from app.training.judge import train_sums
 from app.training.part import Part, stored_part
@@ -79,7 +78,7 @@ def _train() -> None:
         trained = fit(
             training,
             part,
-            _share(dataset.split("validation")),
+            dataset.split("validation").share(hvd.rank(), hvd.size()),
             job.checkpoints() if job else None,
             watchdog,
             on_epoch=partial(_told, report, training.epochs),
@@ -125,12 +124,6 @@ def _part(dataset: StoredDataset, training: TrainingSettings, disk: str | None, 
             f" lower training.batch{' or raise training.resident_mib' if cut else ''}"
         )
     return part
-
-
-def _share(split: StoredSplit) -> WindowSet:
-    """This rank's share of the validation windows; where there are fewer than ranks, all of them on each."""
-    count, rank, ranks = split.windows, hvd.rank(), hvd.size()
-    return split.read(rank * count // ranks, (rank + 1) * count // ranks) if count >= ranks else split.read()
 
 
 def _told(report: Report, epochs: int, epoch: int, row: Row) -> None:
