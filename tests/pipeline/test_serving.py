@@ -105,9 +105,14 @@ def test_only_the_first_hour_carries_minutes_of_the_session_before(served: World
 def test_latest_json_holds_the_newest_predictions_of_each_ticker(served: World) -> None:
     latest = served.predictions.get_json(contract.LATEST_PREDICTIONS_KEY)
     newest = predictions(served).groupby("ticker").tail(len(HORIZONS))
-    columns = ["ticker", "horizon_min", "predicted_price", "price_p10"]
+    found = pd.DataFrame(latest["predictions"])
     assert latest["schema_version"] == 2
-    assert [[row[name] for name in columns] for row in latest["predictions"]] == newest[columns].to_numpy().tolist()
+    for name in ("ticker", "horizon_min"):
+        assert found[name].tolist() == newest[name].tolist()
+    # Another run of these tests may have written them last: a forecast's last bit depends on how many windows are
+    # scored together.
+    for name in ("predicted_price", "price_p10"):
+        np.testing.assert_allclose(found[name], newest[name], rtol=1e-8)
     assert len(newest) == len(HORIZONS) * len(TICKERS)
 
 
