@@ -18,6 +18,8 @@ def broken_rule(settings: Mapping[str, Mapping[str, Any]]) -> str | None:
         return "training.features must name each feature once"
     if dataset["window_min"] % training["resolution_min"]:
         return "training.resolution_min must divide dataset.window_min"
+    if training["kernel"] == "native" and training["precision"] != "float32":
+        return "training.kernel=native computes in float32: leave training.precision at it"
     if serving["buckets"] < serving["partitions"]:
         return "serving.buckets must be at least serving.partitions, or tasks stay empty"
     return None

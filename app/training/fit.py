@@ -18,6 +18,7 @@ from app.sessions import utc
 from app.settings import TrainingSettings
 from app.training.checkpoint import Checkpoints
 from app.training.model import build_model
+from app.training.native import is_available
 from app.training.part import Batch, Part
 from app.training.resumption import Row, all_losses, resume, save
 from app.training.schedule import learning_rate
@@ -122,7 +123,7 @@ class _Fitting:
         watchdog.beat("the first step, which is compiled")
         self._chunk, self._data = train.chunk(0), Resident(train.chunk(0))
         if not self.at.kernel:
-            self.at.kernel = settings.kernel if settings.kernel != "auto" else self._faster_kernel()
+            self.at.kernel = settings.kernel if settings.kernel != "auto" else self._best_kernel()
             watchdog.beat("the first step, which is compiled")
         self._step = TrainStep(self.model, self._optimizer, settings, self.at.kernel)
         self._validate = _Validation(self.model, validation, watchdog)
@@ -185,13 +186,16 @@ class _Fitting:
         every = self._settings.checkpoint_steps
         return bool(every) and self._done() % every == 0 and self.at.done < self.steps
 
-    def _faster_kernel(self) -> str:
-        """Rank 0's choice: kernels round differently, so ranks and restarts must use one."""
+    def _best_kernel(self) -> str:
+        """One choice for all ranks, for kernels round differently: on GPUs what is the fastest on rank 0's."""
         mine: dict[str, float] = {}
         if hvd.rank() == 0:
             mine = kernel_times(self.model, self._optimizer, self._data, self._settings.batch)
         self.kernel_s = hvd.broadcast_object(mine, root_rank=0, name="kernel")
-        return min(self.kernel_s, key=self.kernel_s.__getitem__, default="xla")
+        if self.kernel_s:
+            return min(self.kernel_s, key=self.kernel_s.__getitem__)
+        able = self._settings.precision == "float32" and is_available()
+        return "native" if float(hvd.allreduce(tf.constant(float(able)), op=hvd.Min, name="native")) else "xla"
 
 
 def _in_float32(model: Any, settings: TrainingSettings) -> Any:
@@ -235,15 +239,11 @@ def _check(taken: _Taken | None) -> None:
 
 
 def _blamed(windows: WindowSet, chosen: Index) -> str:
-    """What to do about a batch without a loss: the windows whose targets are no numbers, or all, by name and time."""
-    unknown = chosen[~np.isfinite(windows.targets[chosen]).all(axis=1)]
-    shown = unknown if len(unknown) else chosen
-    names = sorted({windows.tickers[i] for i in windows.ticker[shown]})
+    """What to do about a batch without a loss: its windows by name and time. All that was read is finite."""
+    names = sorted({windows.tickers[i] for i in windows.ticker[chosen]})
     more = f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
-    times = dict.fromkeys(utc(int(ts)).isoformat() for ts in (windows.as_of[shown].min(), windows.as_of[shown].max()))
+    times = dict.fromkeys(utc(int(ts)).isoformat() for ts in (windows.as_of[chosen].min(), windows.as_of[chosen].max()))
     where = f"{', '.join(names[:_SHOWN])}{more} as of {' to '.join(times)}"
-    if len(unknown):
-        return f"the targets of {where} are no numbers: look at the bars there"
     return f"with the batch of {where}: look at the bars there, or lower training.learning_rate"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import horovod.tensorflow as hvd
 import keras
@@ -20,6 +21,7 @@ from app.dataset.features import FloatArray, Rows
 from app.dataset.windows import Index, WindowSet
 from app.settings import TrainingSettings
 from app.training.model import window_losses
+from app.training.native import NativeLstm
 
 _CHUNK = 1024
 _ROW_STEP = 1 << 14
@@ -27,34 +29,44 @@ _ROW_STEP = 1 << 14
 
 
 class Resident:
-    """Windows on the device, from which batches are gathered by number: each row is held once."""
+    """Windows from which batches are gathered by number, on the device once they are asked for there.
+
+    scaled: their targets (windows, horizons) in units of target_std.
+    """
 
     def __init__(self, windows: WindowSet) -> None:
-        spare = -len(windows.rows) % _ROW_STEP
-        self.rows = tf.constant(np.pad(windows.rows, ((0, spare), (0, 0))))  # (rows, features)
-        self.starts = tf.constant(windows.starts.astype(np.int32))  # (windows,)
-        self.targets = tf.constant(windows.targets / windows.target_std)  # (windows, horizons)
-        self.window = windows.window
+        self.windows = windows
+        self.scaled = windows.targets / windows.target_std
+
+    @cached_property
+    def rows(self) -> Any:
+        """(rows, features), each held once."""
+        spare = -len(self.windows.rows) % _ROW_STEP
+        return tf.constant(np.pad(self.windows.rows, ((0, spare), (0, 0))))
+
+    @cached_property
+    def starts(self) -> Any:
+        """(windows,): row of the first minute of each."""
+        return tf.constant(self.windows.starts.astype(np.int32))
+
+    @cached_property
+    def targets(self) -> Any:
+        """(windows, horizons), in units of target_std."""
+        return tf.constant(self.scaled)
 
 
 class TrainStep:
-    """One step of all ranks: gradients of each rank's batch, averaged, applied. kernel: "xla" or "graph"."""
+    """One step of all ranks: gradients of each rank's batch, averaged, applied. kernel: "xla", "graph" or "native"."""
 
     def __init__(self, model: Any, optimizer: Any, settings: TrainingSettings, kernel: str) -> None:
         variables = model.trainable_variables
-        gradients_of = make_gradients(model, optimizer, kernel)
         compression = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}[settings.compression]
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        units, dropped = settings.lstm_units, settings.dropout
-        rank = tf.constant(settings.seed + hvd.rank(), tf.int32)
+        self._units, self._dropped = settings.lstm_units, settings.dropout
+        self._seed = settings.seed + hvd.rank()
 
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def step(rows: Any, starts: Any, targets: Any, chosen: Any, rate: Any, number: Any) -> Any:
+        def apply(loss: Any, gradients: Any, rate: Any) -> Any:
             inner.learning_rate.assign(rate)
-            # Masks follow from seed, rank and step: there is nothing to remember between steps.
-            drawn = tf.random.stateless_uniform((tf.size(chosen), units), tf.stack([rank, number]))
-            kept = tf.cast(drawn >= dropped, tf.float32) / (1 - dropped)
-            loss, gradients = gradients_of(rows, starts, targets, chosen, kept)
             broken = tf.cast(tf.logical_not(tf.math.is_finite(loss)), tf.float32)
             averaged = gradients
             if hvd.size() > 1:  # alone, it would wait for Horovod's next cycle all the same
@@ -62,30 +74,108 @@ class TrainStep:
             optimizer.apply_gradients(zip(averaged, variables, strict=True))
             return loss, broken
 
-        self._step = step
+        self._step = (
+            _native_step(NativeGradients(model, settings), apply)
+            if kernel == "native"
+            else _graph_step(make_gradients(model, optimizer, kernel), apply)
+        )
 
     def __call__(self, data: Resident, chosen: Index, *, rate: float, number: int) -> tuple[Any, Any]:
         """Take the step `number` of the job with the windows numbered chosen (batch,).
 
         Returns this rank's loss, and the share of ranks whose loss is no number.
         """
-        which = tf.constant(chosen.astype(np.int32))
-        loss, broken = self._step(
-            data.rows,
-            data.starts,
-            data.targets,
-            which,
-            tf.constant(rate, tf.float32),
-            tf.constant(number % 2**31, tf.int32),
-        )
+        loss, broken = self._step(data, chosen, self._kept(len(chosen), number), tf.constant(rate, tf.float32))
         return loss, broken
+
+    def _kept(self, count: int, number: int) -> Rows:
+        """What the LSTM's outputs are multiplied with (count, units): dropout.
+
+        It follows from seed, rank and step: there is nothing to remember between steps.
+        """
+        drawn = np.random.Generator(np.random.Philox(key=[self._seed, number])).random(
+            (count, self._units), dtype=np.float32
+        )
+        return np.where(drawn >= self._dropped, np.float32(1 / (1 - self._dropped)), np.float32(0))
+
+
+def _graph_step(gradients_of: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
+    """All of a step in TensorFlow's graph, Horovod's operations included."""
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def whole(rows: Any, starts: Any, targets: Any, chosen: Any, kept: Any, rate: Any) -> Any:
+        return apply(*gradients_of(rows, starts, targets, chosen, kept), rate)
+
+    def step(data: Resident, chosen: Index, kept: Rows, rate: Any) -> Any:
+        which = tf.constant(chosen.astype(np.int32))
+        return whole(data.rows, data.starts, data.targets, which, tf.constant(kept), rate)
+
+    return step
+
+
+def _native_step(gradients_of: NativeGradients, apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The gradients outside of TensorFlow's graph, Horovod's operations inside."""
+    applied = tf.function(apply, autograph=False)
+
+    def step(data: Resident, chosen: Index, kept: Rows, rate: Any) -> Any:
+        return applied(*gradients_of(data, chosen, kept), rate)
+
+    return step
+
+
+class NativeGradients:
+    """(mean loss, gradients) of a batch on a CPU, with the LSTM layer of app.training.native.
+
+    PART: windows that go forward and back together, which bounds what the layer keeps in between.
+    """
+
+    PART: ClassVar[int] = 1024
+
+    def __init__(self, model: Any, settings: TrainingSettings) -> None:
+        layer = model.get_layer("lstm")
+        minutes = settings.resolution_min
+        self._lstm = NativeLstm(
+            layer,
+            steps=model.input_shape[1] // minutes,
+            minutes=minutes,
+            threads=max(1, tf.config.threading.get_intra_op_parallelism_threads()),
+        )
+        below = len(layer.trainable_variables)
+        values = [variable.value for variable in model.trainable_variables[below:]]
+        above = keras.Model(model.get_layer("dropout").output, model.output)
+
+        @tf.function(autograph=False, jit_compile=True)  # type: ignore[untyped-decorator]
+        def gradients_above(hidden: Any, kept: Any, targets: Any, share: Any) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([hidden, *values])
+                loss = tf.reduce_mean(window_losses(above(hidden * kept, training=True), targets)) * share
+            return loss, tape.gradient(loss, [hidden, *values])
+
+        self._above = gradients_above
+
+    def __call__(self, data: Resident, chosen: Index, kept: Rows) -> tuple[Any, list[Any]]:
+        """As what make_gradients returns; kept: (batch, LSTM units)."""
+        windows = data.windows
+        parts = []
+        for first in range(0, len(chosen), self.PART):
+            of_part = slice(first, first + self.PART)
+            taken = chosen[of_part]
+            hidden = self._lstm.forward(windows.rows, windows.starts[taken])
+            share = np.float32(len(taken) / len(chosen))
+            loss, (by_hidden, *above) = self._above(
+                tf.constant(hidden), tf.constant(kept[of_part]), tf.constant(data.scaled[taken]), tf.constant(share)
+            )
+            below = self._lstm.backward(by_hidden.numpy())
+            parts.append([loss.numpy(), *below, *(gradient.numpy() for gradient in above)])
+        loss, *gradients = [tf.constant(sum(terms[1:], terms[0])) for terms in zip(*parts, strict=True)]
+        return loss, gradients
 
 
 def make_gradients(model: Any, optimizer: Any, kernel: str) -> Callable[..., Any]:
     """The function (rows, starts, targets, chosen, kept) -> (mean loss, gradients), windows gathered inside of it.
 
-    kept: (batch, LSTM units), what the LSTM's outputs are multiplied with. Dropout is drawn by the caller: XLA's own
-    random numbers on a CPU took a fifth of the step.
+    kept: (batch, LSTM units), what the LSTM's outputs are multiplied with. It is drawn by the caller: XLA's own random
+    numbers on a CPU took a fifth of the step.
     """
     values = [variable.value for variable in model.trainable_variables]
     scaled = optimizer.scale_loss if hasattr(optimizer, "scale_loss") else (lambda loss: loss)
@@ -142,7 +232,7 @@ class Forecaster:
     def __call__(self, data: Resident, on_chunk: Callable[[], None] = lambda: None) -> tuple[Rows, Rows]:
         """Forecasts (n, horizons, 4) of all n windows and the loss of each (n,), in units of target_std."""
         forecasts, losses = [np.empty((0, *self._outputs), np.float32)], [np.empty(0, np.float32)]
-        count = int(data.starts.shape[0])
+        count = len(data.windows.starts)
         for first in range(0, count, _CHUNK):
             held = min(_CHUNK, count - first)
             chosen = tf.constant(np.pad(np.arange(first, first + held), (0, _CHUNK - held)).astype(np.int32))

@@ -1,7 +1,7 @@
 """One rank of a job that takes a few steps of given windows: what test_training.py starts under mpirun.
 
-``python -m tests.pipeline.average_rank FOLDER BATCH``: each rank takes its own BATCH of the same 256 windows, in
-order, and writes weights and optimizer state to FOLDER/<ranks>-<batch>-<rank>.npz.
+``python -m tests.pipeline.average_rank FOLDER BATCH KERNEL``: each rank takes its own BATCH of the same 256 windows,
+in order, and writes weights and optimizer state to FOLDER/<kernel>-<ranks>-<rank>.npz.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from app.dataset.windows import WindowSet
 from app.settings import TrainingSettings
 from app.training.model import build_model
-from app.training.steps import Resident, TrainStep, broadcast, get_state, make_optimizer
+from app.training.steps import NativeGradients, Resident, TrainStep, broadcast, get_state, make_optimizer
 
 WINDOWS, STEPS = 256, 3
 
@@ -40,20 +40,21 @@ def given() -> WindowSet:
     )
 
 
-def main(folder: str, batch: int) -> None:
+def main(folder: str, batch: int, kernel: str) -> None:
     hvd.init()
+    NativeGradients.PART = 48  # a batch goes through in parts, the last one smaller
     settings = TrainingSettings(dropout=0, lstm_units=8, dense_units=8)
     keras.utils.set_random_seed(hvd.rank())  # ranks begin alike because rank 0 tells them
     model = build_model(12, 3, 2, settings)
     optimizer = make_optimizer(model, settings)
     broadcast(model, optimizer)
-    step = TrainStep(model, optimizer, settings, "xla")
+    step = TrainStep(model, optimizer, settings, kernel)
     chosen = np.arange(WINDOWS)[hvd.rank() * batch : (hvd.rank() + 1) * batch]
     for number in range(STEPS):
         step(Resident(given()), chosen, rate=0.01, number=number)
     state = {f"{number:04d}": array for number, array in enumerate(get_state(model, optimizer))}
-    np.savez(Path(folder, f"{hvd.size()}-{batch}-{hvd.rank()}.npz"), allow_pickle=False, **state)
+    np.savez(Path(folder, f"{kernel}-{hvd.size()}-{hvd.rank()}.npz"), allow_pickle=False, **state)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -148,6 +148,10 @@ def test_it_takes_and_refuses_what_the_command_line_does(asked: dict[str, Any]) 
             "training.features must name each feature once",
         ),
         ({"training": {"resolution_min": 7}}, "training.resolution_min must divide dataset.window_min"),
+        (
+            {"training": {"kernel": "native", "precision": "mixed_float16"}},
+            "training.kernel=native computes in float32",
+        ),
         ({"serving": {"partitions": 3}}, "serving.buckets must be at least serving.partitions"),
     ],
 )
