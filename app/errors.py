@@ -58,6 +58,13 @@ class ObjectMissing(StorageError):
         self.key = key
 
 
+class ObjectChanged(StorageError):
+    """Somebody else wrote the object between the reading and the writing of it."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"s3://{bucket}/{key} was changed by somebody else meanwhile: it is left as it is; try again")
+
+
 class UniverseError(StockflowError):
     """The list of tickers is empty, malformed or names tickers that Yahoo does not know."""
 

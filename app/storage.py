@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +20,20 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.errors import ObjectMissing, StorageError
+from app.errors import ObjectChanged, ObjectMissing, StorageError
 
 # botocore waits rand(0, 1) x 50 ms x 2**n between tries: nine of them outlast 6.4 s of errors on average
-_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 9}, connect_timeout=5, read_timeout=30)
+_TRIES: Final = 9
+_CONNECT_S: Final = 5
+_READ_S: Final = 25
+PATIENCE_S: Final = _TRIES * (_CONNECT_S + _READ_S) + sum(0.05 * 2**n for n in range(_TRIES - 1))
+"""After so long, at most, a call to an S3 that says nothing is a StorageError."""
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": _TRIES}, connect_timeout=_CONNECT_S, read_timeout=_READ_S
+)
 _READ_AHEAD: Final = 1 << 16
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
+_CHANGED_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
 @dataclass(frozen=True)
@@ -38,25 +46,37 @@ class ObjectInfo:
 
 
 class Bucket:
-    """One bucket: put, get and list whole objects.
+    """One bucket: put, get and list whole objects. on_answer: called after each call that S3 answered.
 
     A client is not safe to share between processes: make one Bucket per process.
     """
 
-    def __init__(self, name: str, client: Any = None) -> None:
+    def __init__(self, name: str, client: Any = None, on_answer: Callable[[], None] = lambda: None) -> None:
         self.name = name
         self._client = client if client is not None else _connect()
+        self._on_answer = on_answer
 
-    def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
-        """Write one object whole."""
+    def put(
+        self, key: str, body: bytes, content_type: str = "application/octet-stream", *, replaces: str | None = None
+    ) -> None:
+        """Write one object whole.
+
+        replaces: ETag of what it takes the place of, empty for nothing: ObjectChanged, or ObjectMissing, and nothing
+        written, when something else is there by now. None takes the place of whatever is there.
+        """
+        condition = {} if replaces is None else {"IfMatch": replaces} if replaces else {"IfNoneMatch": "*"}
         with self._storage_errors(key):
-            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
+            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **condition)
 
     def get(self, key: str) -> bytes:
         """The whole object; ObjectMissing when there is none."""
+        return self.get_tagged(key)[0]
+
+    def get_tagged(self, key: str) -> tuple[bytes, str]:
+        """The whole object and its ETag; ObjectMissing when there is none."""
         with self._storage_errors(key):
-            body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        return body
+            answer = self._client.get_object(Bucket=self.name, Key=key)
+            return answer["Body"].read(), answer["ETag"]
 
     def open(self, key: str) -> BinaryIO:
         """The object as a file that is read in parts; ObjectMissing when there is none."""
@@ -114,10 +134,13 @@ class Bucket:
     def _storage_errors(self, key: str) -> Iterator[None]:
         try:
             yield
+            self._on_answer()
         except ClientError as exc:
             code = str(exc.response.get("Error", {}).get("Code", ""))
             if code in _MISSING_CODES:
                 raise ObjectMissing(self.name, key) from exc
+            if code in _CHANGED_CODES:
+                raise ObjectChanged(self.name, key) from exc
             if code == "NoSuchBucket":
                 raise StorageError(f"bucket {self.name} does not exist: check the STOCKFLOW_*_BUCKET names") from exc
             raise StorageError(f"S3 refused {exc.operation_name} on s3://{self.name}/{key}: {code or exc}") from exc

@@ -50,19 +50,19 @@ def main() -> None:
     settings = SimulatedMarket(tickers=options.tickers, sessions=options.sessions, seed=options.market_seed)
     market = read_bars_file(options.bars) if options.bars else simulate(settings)
     horizons = tuple(json.loads(f"[{options.horizons}]"))
-    dataset = _dataset(
+    dataset = make_dataset(
         market,
         DatasetSettings(horizons_min=horizons, test_days=options.test_days, validation_days=options.validation_days),
     )
     chosen = [name for name in variants() if not options.variants or name in options.variants.split(",")]
     rows = []
     with tempfile.TemporaryDirectory(prefix="stockflow-forecast-") as folder:
-        _store(dataset, Path(folder))
+        store_dataset(dataset, Path(folder))
         for name in chosen:
             for seed in range(options.seeds):
                 training = {"features": variants()[name], "epochs": options.epochs, "ranks": options.ranks}
                 training |= {"seed": 7 + seed, "batch": options.batch, **json.loads(options.training)}
-                rows.append({"variant": name, **_trained(folder, training)})
+                rows.append({"variant": name, **train(Path(folder), training)})
                 print(f"{name}: test skill {rows[-1]['test']['skill']:+.4f}", file=sys.stderr, flush=True)
     oracle: dict[str, float] = {}
     if not options.bars:
@@ -95,12 +95,13 @@ def table(rows: Iterable[Mapping[str, Any]], oracle: Mapping[str, float]) -> lis
     return lines
 
 
-def _trained(folder: str, training: Mapping[str, Any]) -> dict[str, Any]:
-    result = Path(folder, "result.json")
+def train(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Train on the dataset in a folder, with these settings, and measure: what `benchmarks.forecast_rank` writes."""
+    result = folder / "result.json"
     command = mpirun_command(find_program("mpirun", "openmpi-bin"), int(training["ranks"]))
     started = time.perf_counter()
     subprocess.run(
-        [*command, sys.executable, "-m", "benchmarks.forecast_rank", folder, str(result)],
+        [*command, sys.executable, "-m", "benchmarks.forecast_rank", str(folder), str(result)],
         env={**os.environ, contract.ENV_SETTINGS: json.dumps({"training": training}), "TF_CPP_MIN_LOG_LEVEL": "2"},
         check=True,
         stdout=subprocess.DEVNULL,
@@ -109,12 +110,13 @@ def _trained(folder: str, training: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "wall_s": time.perf_counter() - started, "training": dict(training)}
 
 
-def _dataset(market: Market, settings: DatasetSettings) -> Dataset:
+def make_dataset(market: Market, settings: DatasetSettings) -> Dataset:
+    """The dataset of a market's bars."""
     bars = to_table(market.bars)
     return build_dataset(bars, sessions_between(market.days[0], market.days[-1]), settings)
 
 
-def _store(dataset: Dataset, folder: Path) -> None:
+def store_dataset(dataset: Dataset, folder: Path) -> None:
     """As the dataset phase stores it, in a folder."""
     for name, split in dataset.splits.items():
         body = parquet(split, [group.rows for group in dataset.groups[name]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Fn, Stack
 from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_batch as batch
@@ -17,7 +19,7 @@ from infra.network import Network
 from infra.settings import IngestionSettings
 
 _DISK_GIB = 40
-HOP_LIMIT = 1
+_HOP_LIMIT = 1
 """IMDSv2 answers the host alone, not a container behind a bridge."""
 
 
@@ -52,12 +54,12 @@ class UnmanagedFleet(Construct):
             instance_type=ec2.InstanceType(settings.instance_type),
             machine_image=ecs.EcsOptimizedImage.amazon_linux2023(),
             user_data=start,
-            role=instance_role(self),
+            role=_instance_role(self),
             security_group=network.jobs,
             associate_public_ip_address=True,  # there is no NAT gateway; the security group lets nothing in
             require_imdsv2=True,
-            http_put_response_hop_limit=HOP_LIMIT,
-            block_devices=[encrypted_disk(_DISK_GIB)],
+            http_put_response_hop_limit=_HOP_LIMIT,
+            block_devices=[_encrypted_disk(_DISK_GIB)],
         )
         group = autoscaling.AutoScalingGroup(
             self,
@@ -115,35 +117,63 @@ class ManagedFleet(Construct):
         log_days: int,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.environment: batch.IComputeEnvironment = batch.ManagedEc2EcsComputeEnvironment(
+        self.environment: batch.IComputeEnvironment = managed_environment(
             self,
-            "Environment",
-            vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
-            security_groups=[network.jobs],
-            instance_types=[ec2.InstanceType(settings.instance_type)],
-            use_optimal_instance_classes=False,
+            network=network,
+            instance_type=settings.instance_type,
             spot=settings.spot,
-            minv_cpus=0,
-            maxv_cpus=settings.max_instances * settings.vcpus,
-            instance_role=instance_role(self),
-            launch_template=ec2.LaunchTemplate(
-                self,
-                "LaunchTemplate",
-                require_imdsv2=True,
-                http_put_response_hop_limit=HOP_LIMIT,
-                block_devices=[encrypted_disk(_DISK_GIB)],
-            ),
-            service_role=batch_role,
-            replace_compute_environment=True,  # Batch changes little of one that has a service role of its own
+            max_vcpus=settings.max_instances * settings.vcpus,
+            disk_gib=_DISK_GIB,
+            batch_role=batch_role,
         )
+
+
+def managed_environment(
+    scope: Construct,
+    *,
+    network: Network,
+    instance_type: str,
+    max_vcpus: int,
+    disk_gib: int,
+    batch_role: iam.Role,
+    spot: bool = False,
+    security_groups: Sequence[ec2.ISecurityGroup] = (),
+    images: Sequence[batch.EcsMachineImage] | None = None,
+) -> batch.ManagedEc2EcsComputeEnvironment:
+    """A managed compute environment of one EC2 type, empty while there is no job.
+
+    security_groups: beside that of all jobs; images: of the instances, None for Batch's own choice.
+    """
+    return batch.ManagedEc2EcsComputeEnvironment(
+        scope,
+        "Environment",
+        vpc=network.vpc,
+        vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
+        security_groups=[network.jobs, *security_groups],
+        instance_types=[ec2.InstanceType(instance_type)],
+        use_optimal_instance_classes=False,
+        images=images,
+        spot=spot,
+        minv_cpus=0,
+        maxv_cpus=max_vcpus,
+        instance_role=_instance_role(scope),
+        launch_template=ec2.LaunchTemplate(
+            scope,
+            "LaunchTemplate",
+            require_imdsv2=True,
+            http_put_response_hop_limit=_HOP_LIMIT,
+            block_devices=[_encrypted_disk(disk_gib)],
+        ),
+        service_role=batch_role,
+        replace_compute_environment=True,  # Batch changes little of one that has a service role of its own
+    )
 
 
 def _basic_execution() -> iam.IManagedPolicy:
     return iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AWSLambdaBasicExecutionRole")
 
 
-def instance_role(scope: Construct) -> iam.Role:
+def _instance_role(scope: Construct) -> iam.Role:
     """What the ECS agent of an instance may do; the jobs have roles of their own."""
     policy = iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonEC2ContainerServiceforEC2Role")
     role = iam.Role(
@@ -153,7 +183,7 @@ def instance_role(scope: Construct) -> iam.Role:
     return role
 
 
-def encrypted_disk(gib: int) -> ec2.BlockDevice:
+def _encrypted_disk(gib: int) -> ec2.BlockDevice:
     """The system's disk of an instance."""
     disk = ec2.BlockDeviceVolume.ebs(
         gib, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3, delete_on_termination=True

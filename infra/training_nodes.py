@@ -14,7 +14,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from infra import nag
-from infra.fleet import HOP_LIMIT, encrypted_disk, instance_role
+from infra.fleet import managed_environment
 from infra.log_group import log_group
 from infra.network import Network
 from infra.settings import BatchTrainingSettings
@@ -109,25 +109,13 @@ class TrainingNodes(Construct):
         nodes.add_ingress_rule(nodes, ec2.Port.all_tcp(), "SSH, MPI and NCCL")
         nodes.add_egress_rule(nodes, ec2.Port.all_tcp(), "SSH, MPI and NCCL")
         kind = batch.EcsMachineImageType
-        return batch.ManagedEc2EcsComputeEnvironment(
+        return managed_environment(
             self,
-            "Environment",
-            vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
-            security_groups=[network.jobs, nodes],
-            instance_types=[ec2.InstanceType(settings.instance_type)],
-            use_optimal_instance_classes=False,
+            network=network,
+            instance_type=settings.instance_type,
+            max_vcpus=settings.nodes * settings.vcpus,
+            disk_gib=_DISK_GIB,
+            batch_role=batch_role,
+            security_groups=[nodes],
             images=[batch.EcsMachineImage(image_type=kind.ECS_AL2023_NVIDIA if settings.gpus else kind.ECS_AL2023)],
-            minv_cpus=0,
-            maxv_cpus=settings.nodes * settings.vcpus,
-            instance_role=instance_role(self),
-            launch_template=ec2.LaunchTemplate(
-                self,
-                "LaunchTemplate",
-                require_imdsv2=True,
-                http_put_response_hop_limit=HOP_LIMIT,
-                block_devices=[encrypted_disk(_DISK_GIB)],
-            ),
-            service_role=batch_role,
-            replace_compute_environment=True,  # Batch changes little of one that has a service role of its own
         )

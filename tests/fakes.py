@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,11 @@ class _Object:
     body: bytes
     modified: datetime
 
+    @property
+    def etag(self) -> str:
+        """As S3 makes it of what is uploaded in one piece."""
+        return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
+
 
 class FakeS3:
     """The calls of boto3's S3 client that app.storage makes, in memory; keys are those of one bucket.
@@ -50,8 +56,13 @@ class FakeS3:
         self.error = error
 
     def put_object(self, **call: Any) -> None:
-        """Keep an object; each is modified a second after the one before."""
+        """Keep an object, if what is there is what IfMatch or IfNoneMatch says; each is modified a second later."""
         self._fail_as_told()
+        there = self.objects.get(call["Key"])
+        if "IfMatch" in call and there is None:
+            raise client_error("NoSuchKey", "PutObject")
+        if (there and "IfNoneMatch" in call) or (there and call.get("IfMatch", there.etag) != there.etag):
+            raise client_error("PreconditionFailed", "PutObject")
         self.puts.append(call["Key"])
         written = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.puts))
         self.objects[call["Key"]] = _Object(call["Body"], written)
@@ -67,7 +78,7 @@ class FakeS3:
             raise client_error("InvalidRange")
         sent = range(first, min(last + 1, len(body)))
         self.gets.append((call["Key"], sent))
-        return {"Body": io.BytesIO(body[sent.start : sent.stop])}
+        return {"Body": io.BytesIO(body[sent.start : sent.stop]), "ETag": self.objects[call["Key"]].etag}
 
     def head_object(self, **call: Any) -> dict[str, Any]:
         """An object's size, or the bare 404 that an answer without a body can tell."""

@@ -81,6 +81,20 @@ class Spec:
             default_scale=self.default_scale.select(places),
         )
 
+    def of_horizons(self, horizons_min: Sequence[int]) -> Spec:
+        """The spec with some of its horizons alone."""
+        places = [self.horizons_min.index(minutes) for minutes in horizons_min]
+
+        def of(scale: TickerScale) -> TickerScale:
+            return replace(scale, target_std=tuple(scale.target_std[i] for i in places))
+
+        return replace(
+            self,
+            horizons_min=tuple(horizons_min),
+            scales={ticker: of(scale) for ticker, scale in self.scales.items()},
+            default_scale=of(self.default_scale),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As stored beside the dataset and beside the model."""
         return asdict(self)

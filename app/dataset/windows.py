@@ -7,7 +7,9 @@ i+64). Windows lie within one session of one ticker, their furthest target too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +80,27 @@ class WindowSet:
         """Inputs of the chosen windows: float32 (k, window, features), gathered from one view."""
         view = np.lib.stride_tricks.sliding_window_view(self.rows, self.window, axis=0)
         return np.ascontiguousarray(view[self.starts[chosen]].transpose(0, 2, 1))
+
+
+def joined(parts: Iterable[WindowSet], rows: int, windows: int) -> WindowSet:
+    """Sets of windows, one or more, as one of so many rows and windows in all.
+
+    A part is copied before the next one is asked for: it takes no more memory than the whole and one part.
+    """
+    whole: dict[str, Any] = {}
+    codes: dict[str, int] = {}
+    row = at = 0
+    for part in parts:
+        code = np.array([codes.setdefault(name, len(codes)) for name in part.tickers], np.int64)
+        moved = replace(part, starts=part.starts + row, ticker=code[part.ticker])
+        for name in ("rows", "starts", *_BY_WINDOW):
+            values = getattr(moved, name)
+            first, count = (row, rows) if name == "rows" else (at, windows)
+            if name not in whole:
+                whole[name] = np.empty((count, *values.shape[1:]), values.dtype)
+            whole[name][first : first + len(values)] = values
+        row, at, window = row + len(part.rows), at + len(part), part.window
+    return WindowSet(**whole, tickers=tuple(codes), window=window)
 
 
 def window_set(table: pa.Table, spec: Spec, max_filled_share: float) -> WindowSet:

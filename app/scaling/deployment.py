@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app import contract
 from app.errors import SettingsError, TrainingError
 
+_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 9})  # a sweep takes hours: it outlasts a minute
 MACHINE_OUTPUT = "StateMachine"
 _BUCKETS = {
     contract.ENV_MARKET_BUCKET: "MarketBucket",
@@ -46,7 +48,7 @@ def read_outputs(stack: str) -> dict[str, str]:
 def connect(service: str) -> Any:
     """A client by the user's own configuration; SettingsError when that is not enough for one."""
     try:
-        return boto3.client(service)
+        return boto3.client(service, config=_CONFIG)
     except (BotoCoreError, ValueError) as exc:
         raise SettingsError(f"AWS cannot be asked ({exc}): set AWS_PROFILE and AWS_REGION") from exc
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ from app.workflow.names import job_prefix
 TOOLKIT_SLEEP_S = 30.0
 """What sagemaker-training's master sleeps once its ranks have succeeded; it is billed."""
 _EVERY_S = 5.0
+_MOST_UNANSWERED = 12
+"""So often in a row an execution may not be told of; botocore has tried each time itself."""
 _LONGEST = 300
 """Characters of a reason."""
 
@@ -35,29 +38,35 @@ def measure_on_sagemaker(
 ) -> Generator[Row, None, None]:
     """Rows of the cases as they end; what still runs when this is left is stopped.
 
-    Raises SettingsError without a state machine and TrainingError when it refuses to start an execution.
+    Raises SettingsError without a state machine and TrainingError when it refuses to start the first execution; what
+    happens to later ones, or to one of which AWS tells nothing for long, is in their rows.
     """
     machine = sweep.machine or read_outputs(f"{sweep.deployment}-compute")[MACHINE_OUTPUT]
     states = connect("stepfunctions")
     waiting = list(sweep.cases)
     running: dict[str, Case] = {}
+    unanswered: Counter[str] = Counter()
     try:
         while waiting or running:
             while waiting and len(running) < sweep.at_once:
                 case = waiting.pop(0)
-                running[_start(states, machine, sweep, case)] = case
+                try:
+                    running[_start(states, machine, sweep, case)] = case
+                except TrainingError as exc:
+                    if case == sweep.cases[0]:
+                        raise
+                    yield Row(case, note=sweep.instance_type(case), error=str(exc))
+                    continue
                 say(f"{case.name}: {case.nodes} x {sweep.instance_type(case)}, execution {sweep.run_id(case)}")
             time.sleep(every_s)
             for arn, case in list(running.items()):
-                with asking_aws():
-                    described = states.describe_execution(executionArn=arn)
+                described = _described(states, arn, unanswered)
                 if described["status"] != "RUNNING":
                     del running[arn]
                     yield _row(case, sweep, arn, described)
     finally:
         for arn in running:
-            with suppress(StockflowError), asking_aws():
-                states.stop_execution(executionArn=arn, error="Interrupted", cause="the sweep was left")
+            _stop(states, arn, "the sweep was left")
 
 
 def execution_input(sweep: Sweep, case: Case) -> dict[str, Any]:
@@ -105,6 +114,26 @@ def _start(states: Any, machine: str, sweep: Sweep, case: Case) -> str:
             stateMachineArn=machine, name=sweep.run_id(case), input=json.dumps(execution_input(sweep, case))
         )
     return str(started["executionArn"])
+
+
+def _described(states: Any, arn: str, unanswered: Counter[str]) -> Mapping[str, Any]:
+    """How an execution stands; as long as AWS does not tell, it runs. unanswered: how often in a row it did not."""
+    try:
+        with asking_aws():
+            described: Mapping[str, Any] = states.describe_execution(executionArn=arn)
+    except TrainingError as exc:
+        unanswered[arn] += 1
+        if unanswered[arn] < _MOST_UNANSWERED:
+            return {"status": "RUNNING"}
+        _stop(states, arn, "the sweep could not ask for it any more")
+        return {"status": "UNKNOWN", "error": str(exc)}
+    unanswered[arn] = 0
+    return described
+
+
+def _stop(states: Any, arn: str, cause: str) -> None:
+    with suppress(StockflowError), asking_aws():
+        states.stop_execution(executionArn=arn, error="Interrupted", cause=cause)
 
 
 def _row(case: Case, sweep: Sweep, arn: str, described: Mapping[str, Any]) -> Row:

@@ -5,14 +5,15 @@ Standard library and boto3 alone: the same functions run in the gate's and the p
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from app import contract
-from app.errors import ObjectMissing, TrainingError
-from app.storage import Bucket
+from app.errors import ObjectChanged, ObjectMissing, TrainingError
+from app.storage import Bucket, to_json
 
 _SAME = 1e-9
 """Skills that differ by less are the same."""
@@ -23,8 +24,8 @@ class Decision:
     """What the gate decided on a run's candidate, and why.
 
     skill: 1 - MSE / MSE of persistence on the validation days, over `windows` windows. serving: id of the
-    model that is current, empty when there is none. serving_skill: that model's skill on the same windows, None
-    where it was not compared.
+    model that is current, empty when there is none. serving_skill: that model's skill where both forecast, None where
+    it was not compared.
     """
 
     promote: bool
@@ -44,8 +45,8 @@ def decide(models: Bucket, run_id: str, min_skill: float, now: datetime) -> Deci
     """Judge the model that the run trained, and store the decision beside it.
 
     Promoted is what has on the validation days a skill of at least `min_skill`, and no less than the current model
-    has on the same windows; where that one looks back or ahead by other minutes, the first is enough. A candidate that
-    was not compared with the model that is current by now is not promoted. Raises ObjectMissing when the run left no
+    has on the same windows and horizons; where the two share none, the first is enough. A candidate that was not
+    compared with the model that is current by now is not promoted. Raises ObjectMissing when the run left no
     candidate and TrainingError when its metrics tell no skill.
     """
     model_id = str(models.get_json(contract.candidate_key(run_id))["model_id"])
@@ -83,16 +84,22 @@ def _compare(metrics: Any, model_id: str, serving: str, where: str) -> tuple[boo
     ours, theirs = (_number(metrics, ("current", name), where, model_id) for name in ("candidate_skill", "skill"))
     holds = ours >= theirs - _SAME
     higher = "no higher" if holds else "higher"
-    return holds, f"that of model {serving}, which serves, is {higher}, {theirs:+.6g} on the same windows", theirs
+    told = f"that of model {serving}, which serves, is {higher}, {theirs:+.6g}"
+    validation, minutes = metrics["validation"], compared.get("horizons_min", ())
+    if (compared["windows"], len(minutes)) == (validation["windows"], len(validation.get("horizons", ()))):
+        return holds, f"{told} on the same windows", theirs
+    shared = f"{', '.join(map(str, minutes))} min on the {compared['windows']:,} windows that both take"
+    return holds, f"{told} against {ours:+.6g}, both for {shared}", theirs
 
 
 def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving: str | None = None) -> dict[str, Any]:
     """Move `models/current.json` to the model that the run trained; returns what it holds then.
 
     decided: id of the model on which the gate decided; serving: the one with which it was compared, empty when there
-    was none; None is not to ask. A pointer that names the decided model already is left as it is. Raises ObjectMissing
-    when the run left no candidate and TrainingError, the pointer unmoved, when the candidate or what serves is another
-    one meanwhile or one of the candidate's files is missing.
+    was none; None is not to ask. A pointer that names the decided model already is left as it is, and so is one that
+    somebody else moves at the same time. Raises ObjectMissing when the run left no candidate and TrainingError, the
+    pointer unmoved, when the candidate or what serves is another one meanwhile or one of the candidate's files is
+    missing.
     """
     candidate = models.get_json(contract.candidate_key(run_id))
     model_id, sha256 = candidate["model_id"], candidate["sha256"]
@@ -104,8 +111,8 @@ def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving
     missing = [name for name in contract.MODEL_FILES if not models.exists(contract.model_key(model_id, name))]
     if missing:
         raise TrainingError(f"model {model_id} lacks {', '.join(missing)}: it is not promoted; train the run again")
-    held = _pointer(models)
-    if (held.get("model_id"), held.get("sha256")) == (model_id, sha256):
+    held, tag = _pointer(models)
+    if _names(held, candidate):
         return held
     if serving is not None and held and held["model_id"] not in (serving, model_id):
         raise TrainingError(
@@ -113,7 +120,16 @@ def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving
             " train the run again"
         )
     pointer = {"model_id": model_id, "published_at": now.isoformat(timespec="seconds"), "sha256": sha256}
-    models.put_json(contract.CURRENT_MODEL_KEY, pointer)
+    try:
+        models.put(contract.CURRENT_MODEL_KEY, to_json(pointer), "application/json", replaces=tag)
+    except (ObjectChanged, ObjectMissing) as exc:
+        held, _ = _pointer(models)
+        if _names(held, candidate):  # by this very call, whose first answer was lost
+            return held
+        raise TrainingError(
+            f"model {held.get('model_id', 'none')} took over while model {model_id} was being"
+            " promoted: it is not promoted; train the run again"
+        ) from exc
     return pointer
 
 
@@ -131,13 +147,18 @@ def _number(metrics: Any, path: tuple[str, str], where: str, model_id: str) -> f
 
 
 def _serving(models: Bucket) -> str:
-    return str(_pointer(models).get("model_id", ""))
+    return str(_pointer(models)[0].get("model_id", ""))
 
 
-def _pointer(models: Bucket) -> dict[str, Any]:
-    """What `models/current.json` holds, nothing when it is not there."""
+def _pointer(models: Bucket) -> tuple[dict[str, Any], str]:
+    """What `models/current.json` holds and its ETag, both empty when it is not there."""
     try:
-        pointer: dict[str, Any] = models.get_json(contract.CURRENT_MODEL_KEY)
+        body, tag = models.get_tagged(contract.CURRENT_MODEL_KEY)
     except ObjectMissing:
-        return {}
-    return pointer
+        return {}, ""
+    return json.loads(body), tag
+
+
+def _names(pointer: dict[str, Any], candidate: dict[str, Any]) -> bool:
+    """Whether the pointer leads to the candidate's very bytes."""
+    return all(pointer.get(name) == candidate[name] for name in ("model_id", "sha256"))

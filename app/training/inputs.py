@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app import contract
 from app.dataset.build import Group
 from app.dataset.spec import Spec
-from app.dataset.windows import WindowSet, window_set
-from app.errors import StorageError
+from app.dataset.windows import WindowSet, joined, window_set
+from app.errors import StorageError, TooFewBars, TrainingError
+from app.ingest.bars import bar_starts
+from app.sessions import utc
 from app.settings import DatasetSettings
 from app.storage import Bucket
+
+_MAY_BE_UNKNOWN = frozenset({contract.FEATURE_VOLUME, contract.FEATURE_RELATIVE_VOLUME})
+"""NaN where a volume is not to be trusted, which scales to the mean; of all else it is a fault."""
 
 
 class DatasetFolder(Bucket):
@@ -119,11 +125,17 @@ class StoredSplit:
         return sum(group.rows for group in self.groups)
 
     def read(self, first: int = 0, end: int | None = None) -> WindowSet:
-        """The windows of the split numbered first to end - 1; of the row groups that hold them alone."""
+        """The windows of the split numbered first to end - 1, read group by group; of those that hold them alone.
+
+        Raises TrainingError for a number that nothing can be learnt from, and TooFewBars where there are none.
+        """
         end = self.before + self.windows if end is None else end
         low, high, before = self._groups_of(first, end)
-        windows = window_set(self._table(range(low, high)), self.spec, self.max_filled_share)
-        return windows.between(first - before, end - before)
+        held = [number for number in range(low, high) if self.groups[number].windows]
+        if not held:
+            raise TooFewBars(f"{self.source.name}/{self.key} holds no window: make the dataset from more sessions")
+        rows, windows = (sum(sizes) for sizes in zip(*(self.groups[number] for number in held), strict=True))
+        return joined(self._sets(held), rows, windows).between(first - before, end - before)
 
     def share(self, rank: int, ranks: int) -> WindowSet:
         """A rank's share of the windows, to measure on; where there are fewer than ranks, all of them on each."""
@@ -135,8 +147,8 @@ class StoredSplit:
         with self._file() as file:
             return file.read(use_threads=False)
 
-    def copied(self, first: int, end: int, folder: str, on_group: Callable[[], None] = lambda: None) -> StoredSplit:
-        """The row groups that hold these windows, on the disk of a folder. on_group: called after each of them."""
+    def copied(self, first: int, end: int, folder: str) -> StoredSplit:
+        """The row groups that hold these windows, on the disk of a folder."""
         low, high, before = self._groups_of(first, end)
         with _writing(folder):
             copy = _Unnamed(folder)
@@ -147,7 +159,6 @@ class StoredSplit:
                 group = stored.read_row_group(number, columns=self._columns, use_threads=False)
                 with _writing(folder):
                     writer.write_table(group, row_group_size=len(group))
-                on_group()
         with _writing(folder):
             writer.close()
             copy.file.flush()
@@ -165,9 +176,33 @@ class StoredSplit:
     def _columns(self) -> list[str]:
         return ["ticker", "ts", "close", "observed", *self.spec.features]
 
-    def _table(self, groups: range) -> pa.Table:
-        with self._file() as file:  # without threads: see app.tables
-            return file.read_row_groups(list(groups), columns=self._columns, use_threads=False)
+    def _sets(self, groups: Iterable[int]) -> Iterator[WindowSet]:
+        """The windows of each of these row groups."""
+        with self._file() as file:
+            for number in groups:  # without threads: see app.tables
+                table = file.read_row_group(number, columns=self._columns, use_threads=False)
+                self._check(table)
+                windows = window_set(table, self.spec, self.max_filled_share)
+                if (len(table), len(windows)) != self.groups[number]:
+                    raise StorageError(
+                        f"{self.source.name}/{self.key} holds {len(windows)} windows in row group {number}, not"
+                        f" {self.groups[number].windows} as its spec.json tells: make the dataset again"
+                    )
+                yield windows
+
+    def _check(self, table: pa.Table) -> None:
+        for name in ("close", *self.spec.features):
+            values = table[name].to_numpy()
+            broken = np.isinf(values) if name in _MAY_BE_UNKNOWN else ~np.isfinite(values)
+            if name == "close":
+                broken |= values <= 0
+            if broken.any():
+                at = int(np.argmax(broken))
+                when = utc(int(bar_starts(table)[at])).isoformat()
+                raise TrainingError(
+                    f"{name} of {table['ticker'][at]} as of {when} is {values[at]} in {self.source.name}/{self.key}:"
+                    " look at the bars there, and make the dataset again"
+                )
 
     @contextmanager
     def _file(self) -> Iterator[pq.ParquetFile]:

@@ -56,8 +56,7 @@ class Job:
             "test": judged.test.to_json(),
             "linear": {"test": judged.linear.to_json()},
             "current": compare_current(
-                *(self.models, validation.table, judged.spec, settings.dataset.max_filled_share),
-                candidate_skill=judged.validation.skill,
+                *(self.models, validation.table, judged.spec, settings.dataset.max_filled_share, judged.returns),
             ),
             "windows_train": self.dataset.split("train").windows,
             "ranks": self.ranks,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.dataset.features import FloatArray
-from app.dataset.forecast import calibrate, calibrated
+from app.dataset.forecast import MEAN, calibrate, calibrated
 from app.dataset.spec import Spec
 from app.dataset.windows import WindowSet
 from app.training.evaluate import SplitMetrics, evaluate
@@ -27,12 +27,17 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Judged:
-    """A model's spec with its calibration, and its metrics by split; sample: test inputs to compare exports on."""
+    """A model's spec with its calibration, and its metrics by split.
+
+    returns: (n, horizons) log returns that it forecasts on the validation days; sample: test inputs to compare exports
+    on.
+    """
 
     spec: Spec
     validation: SplitMetrics
     test: SplitMetrics
     linear: SplitMetrics
+    returns: FloatArray
     sample: Any
 
 
@@ -63,6 +68,7 @@ def judge(trained: Trained, dataset: StoredDataset, sums: LinearSums, seed: int,
         validation=_measured(calibrated(raw, spec.calibration), validation, spec, seed, None),
         test=_measured(calibrated(forecast, spec.calibration), test, spec, seed, predicted),
         linear=_measured(predicted[..., None] / test.target_std[..., None], test, spec, seed, None),
+        returns=raw[..., MEAN].astype(np.float64) * validation.target_std,
         sample=test.inputs(slice(0, 64)),
     )
 

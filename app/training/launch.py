@@ -81,6 +81,15 @@ def worker_command() -> list[str]:
     return [*ends_with_parent(), sys.executable, "-m", "app.training.worker"]
 
 
+def check_gpus(ranks: int, gpus: int, host: str) -> None:
+    """TrainingError when a host with GPUs has fewer of them than ranks, of which some would share one."""
+    if 0 < gpus < ranks:
+        raise TrainingError(
+            f"{host} has {ranks} ranks and {gpus} GPU{'s' * (gpus > 1)}: lower training.ranks so that each has one of"
+            " its own, or set CUDA_VISIBLE_DEVICES=-1 to train on the cores"
+        )
+
+
 def why_ended(errors: Sequence[str]) -> str:
     """The reason in what mpirun and its ranks wrote: a rank's own line, or the signal that one was killed by."""
     for line in errors:

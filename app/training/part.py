@@ -78,19 +78,17 @@ def stored_part(
     ranks: int,
     resident_mib: int,
     folder: str | None,
-    on_group: Callable[[], None] = lambda: None,
 ) -> Part:
     """A rank's part of a stored split.
 
     folder: where a part of several chunks is copied to, for it is read in each epoch; None: it is on disk already.
-    on_group: called after each row group that was copied.
     """
     windows = split.windows
     mine = windows // ranks
     needed = part_bytes(split.rows / ranks, mine, len(split.spec.features), len(split.spec.horizons_min))
     room = resident_mib * 2**20
     chunks = 1 if needed <= room else math.ceil(2 * needed / room)  # two at a time: one is read meanwhile
-    local = split.copied(rank * mine, (rank + 1) * mine, folder, on_group) if folder and chunks > 1 else split
+    local = split.copied(rank * mine, (rank + 1) * mine, folder) if folder and chunks > 1 else split
     return Part(local.read, windows, rank=rank, ranks=ranks, chunks=chunks)
 
 

@@ -43,6 +43,10 @@ class Watchdog:
         """The rank got on, and begins to do this."""
         self._doing, self._since = doing, time.monotonic()
 
+    def still(self) -> None:
+        """The rank gets on with what it does."""
+        self._since = time.monotonic()
+
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._stall_s / 4)):
             stalled_s = time.monotonic() - self._since

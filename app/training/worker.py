@@ -9,6 +9,7 @@ channel where there is one; otherwise every rank reads it from S3.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -30,9 +31,13 @@ from app.training.fit import fit
 from app.training.inputs import DatasetFolder, StoredDataset, read_dataset
 from app.training.job import Job
 from app.training.judge import train_sums
+from app.training.launch import check_gpus
 from app.training.part import Part, stored_part
 from app.training.resumption import Row
 from app.training.watchdog import Watchdog
+
+_LEAST_MEETING_S = 60.0
+"""The other ranks may still be importing what this one has."""
 
 
 def main() -> int:
@@ -40,34 +45,40 @@ def main() -> int:
 
     It tells Horovod nothing: ranks that are told fail too, and mpirun would report the one that is done first.
     """
-    hvd.init()
+    rank = int(os.environ.get(contract.ENV_RANK, "0"))
     try:
-        _train()
+        # Another host's rank has no settings of the job yet: it waits as long as the default is.
+        with Watchdog(rank, max(_LEAST_MEETING_S, load(os.environ).training.stall_timeout_s)) as watchdog:
+            watchdog.beat("meeting the other ranks")
+            hvd.init()
+            check_gpus(hvd.local_size(), len(tf.config.list_physical_devices("GPU")), socket.gethostname())
+            use_own_device()  # before the first operation of TensorFlow, such as a broadcast
+            told = _told_job()
+        _train(*told)
     except Exception as exc:
         if not isinstance(exc, StockflowError):
             traceback.print_exc()
         kind = "" if isinstance(exc, StockflowError) else f"{type(exc).__name__}: "
-        print(f"rank {hvd.rank()}: {kind}{exc}", file=sys.stderr, flush=True)
+        print(f"rank {rank}: {kind}{exc}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(exc.exit_code if isinstance(exc, StockflowError) else 1)
     return 0
 
 
-def _train() -> None:
+def _train(settings: Settings, place: Place, folder: str) -> None:
     started = psutil.Process().create_time()
-    use_own_device()  # before the first operation of TensorFlow, such as a broadcast
-    settings, place, folder = _told_job()
     training = settings.training.model_copy(update={"ranks": hvd.size()})  # whoever started them decided that
     report = _reporter() if hvd.rank() == 0 else silent
-    # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
-    models = Bucket(place.model_bucket) if hvd.rank() == 0 else None
-    source = DatasetFolder(folder) if folder else models or Bucket(place.model_bucket)
     with Watchdog(hvd.rank(), training.stall_timeout_s) as watchdog:
+        bucket = partial(Bucket, place.model_bucket, on_answer=watchdog.still)
+        # Rank 0 alone has the bucket of models: it keeps checkpoints and publishes.
+        models = bucket() if hvd.rank() == 0 else None
+        source = DatasetFolder(folder) if folder else models or bucket()
         dataset = read_dataset(source, place.dataset_run, training.features)
         # The dataset's own settings count, not those of whoever trains on it.
         settings = settings.model_copy(update={"dataset": dataset.settings, "training": training})
         watchdog.beat("reading the training rows")
-        part = _part(dataset, training, None if folder else tempfile.gettempdir(), watchdog)
+        part = _part(dataset, training)
         job = Job(models, place, dataset, settings, hvd.size()) if models is not None else None
         began: list[float] = []
 
@@ -106,17 +117,10 @@ def _wait(watchdog: Watchdog) -> None:
         watchdog.beat("waiting for rank 0")
 
 
-def _part(dataset: StoredDataset, training: TrainingSettings, disk: str | None, watchdog: Watchdog) -> Part:
-    """This rank's training windows. disk: the folder where what comes from S3 is copied to."""
-    split = dataset.split("train")
-    part = stored_part(
-        split,
-        rank=hvd.rank(),
-        ranks=hvd.size(),
-        resident_mib=training.resident_mib,
-        folder=disk,
-        on_group=lambda: watchdog.beat("reading the training rows"),
-    )
+def _part(dataset: StoredDataset, training: TrainingSettings) -> Part:
+    """This rank's training windows. SageMaker's channel is S3 too: its files are no copies."""
+    split, disk = dataset.split("train"), tempfile.gettempdir()
+    part = stored_part(split, rank=hvd.rank(), ranks=hvd.size(), resident_mib=training.resident_mib, folder=disk)
     if not part.steps_per_epoch(training.batch):
         cut = f" in {part.chunks} chunks" if part.chunks > 1 else ""
         raise TrainingError(

@@ -62,7 +62,7 @@ def _training_job(job: TrainingJob) -> State:
         "RoleArn": job.role,
         "AlgorithmSpecification": {
             "TrainingImage": job.image,
-            "TrainingInputMode": "File",
+            "TrainingInputMode": "FastFile",  # a host fetches what its ranks read, not every split whole
             "MetricDefinitions": [
                 {"Name": name, "Regex": rf"\b{name}=([0-9.eE+-]+)"} for name in contract.TRAINING_METRICS
             ],

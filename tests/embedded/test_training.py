@@ -275,6 +275,14 @@ def test_a_script_finds_what_the_toolkit_gives_it(service: Service) -> None:
     assert not (service.folder / "run" / "training" / name).exists()
 
 
+def test_a_fast_file_channel_has_the_files_too(service: Service) -> None:
+    specification = {"TrainingImage": "images/tell", "TrainingInputMode": "FastFile"}
+    job = service.run("tell", AlgorithmSpecification=specification, InputDataConfig=_parts())
+    files = json.loads(service.archive(job["TrainingJobName"])["told.json"])["files"]
+    assert json.loads(files["config/inputdataconfig.json"])["parts"]["TrainingInputMode"] == "FastFile"
+    assert files["data/parts/deep/c"] == "parts/deep/c"
+
+
 def test_a_completed_job_is_described_as_on_aws(service: Service) -> None:
     definitions = [{"Name": "loss", "Regex": r"\bloss=([0-9.]+)"}, {"Name": "accuracy", "Regex": "accuracy=(.*)"}]
     definitions += [{"Name": "validation", "Regex": r"validation=(\w+)"}]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.errors import StockflowError, StorageError, YahooError
+from infra import inference
 from infra.root import ROOT
 from tests.infra.services import tasks
-from tests.infra.synthesised import Synthesised
+from tests.infra.synthesised import VARIATIONS, Synthesised
 from tests.infra.templates import only, resources, text
 
 ENVIRONMENT = "AWS::Batch::ComputeEnvironment"
@@ -278,6 +281,19 @@ def test_without_what_make_emr_builds_a_deploy_is_refused_with_a_sentence(defaul
     ]
     told = f"build/emr/{built} is missing: type `make emr`, deploy again"
     assert (told in refusals) != (ROOT / "build" / "emr" / built).exists()
+
+
+def test_what_make_emr_builds_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = {"environment.tar.gz": b"packages", "certificates.zip": b"keys"}
+    (tmp_path / "build" / "emr").mkdir(parents=True)
+    for name, body in built.items():
+        (tmp_path / "build" / "emr" / name).write_bytes(body)
+    shutil.copytree(ROOT / "emr", tmp_path / "emr")
+    monkeypatch.setattr(inference, "ROOT", tmp_path)
+    app = Synthesised(VARIATIONS["default"], tmp_path / "out")
+    uploaded = {path.read_bytes() for path in app.folder.glob("asset.*") if path.is_file()}
+    assert uploaded.issuperset(built.values())
+    assert not [name for name in app.compute.get("Rules", {}) if name.endswith("IsBuilt")]
 
 
 def _is_false(condition: dict[str, Any], parameters: dict[str, Any]) -> bool:

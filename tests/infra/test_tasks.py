@@ -126,6 +126,7 @@ def test_a_training_job_is_handed_its_dataset_its_settings_and_its_ranks(
     (channel,) = job["InputDataConfig"]
     uri = f"s3://{any_app.bucket('Model')}/{contract.dataset_spec_key(order['dataset_run'])}".removesuffix("spec.json")
     assert channel["DataSource"]["S3DataSource"]["S3Uri"] == uri
+    assert channel.get("InputMode", job["AlgorithmSpecification"]["TrainingInputMode"]) == "FastFile"
     assert f"SM_CHANNEL_{channel['ChannelName'].upper()}" == contract.ENV_DATASET_FOLDER
     ranks = job["ResourceConfig"]["InstanceCount"] * json.loads(parameters["sagemaker_mpi_num_of_processes_per_host"])
     assert ranks == load(environ).training.ranks

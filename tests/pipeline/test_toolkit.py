@@ -100,7 +100,7 @@ def test_a_rank_finds_what_the_embedded_sagemaker_gives_it_too(toolkit: Toolkit,
     assert told["cwd"] == "/opt/ml/code"
     resources = resource_config("localhost", ["localhost"], "ml.c5.large")
     channel = {"ChannelName": "dataset", "DataSource": {"S3DataSource": {}}}
-    inputs, cpus = input_data_config([channel]), os.cpu_count() or 1
+    inputs, cpus = input_data_config([channel], "File"), os.cpu_count() or 1
     expected = variables(parameters, OptMl(Path("/opt/ml")), resources, inputs, "tell.py", cpus)
     del expected["SM_TRAINING_ENV"]  # all the others again as one JSON text, in which the toolkit has some more
     assert {name: told["environ"].get(name) for name in expected} == expected

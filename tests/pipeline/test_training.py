@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from app import contract
+from app.errors import ObjectChanged
 from app.processes import find_program
 from app.serving.scoring import Scorer, current_model_id, read_spec
 from app.training.inputs import read_dataset
@@ -38,6 +39,16 @@ def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(t
 def test_the_pointer_names_the_promoted_model(trained: World) -> None:
     assert current_model_id(trained.models) == trained.result("train")["model_id"]
     assert trained.result("promote")["promote"] is True
+
+
+def test_the_embedded_s3_keeps_one_of_two_that_would_replace_the_same_object(world: World) -> None:
+    models, key = world.models, "raced.json"
+    for again in (b"2", b"4"):  # where there is none, and where there is one
+        tag = models.get_tagged(key)[1] if models.exists(key) else ""
+        models.put(key, again, replaces=tag)
+        with pytest.raises(ObjectChanged):
+            models.put(key, b"0", replaces=tag)
+        assert models.get(key) == again
 
 
 def test_training_leaves_a_candidate_and_a_model_that_is_not_promoted_leaves_the_pointer(trained: World) -> None:
@@ -105,9 +116,12 @@ def test_step_times_are_those_of_the_steps_that_ran(trained: World) -> None:
 
 
 def test_two_ranks_average_their_gradients(world: World, tmp_path: Path) -> None:
-    """Two ranks with 128 windows each take the steps that one rank takes with all 256: weights and Adam's moments."""
-    for ranks, batch in ((2, 128), (1, 256)):
-        rank = [sys.executable, "-m", "tests.pipeline.average_rank", str(tmp_path), str(batch)]
+    """Two ranks with 128 windows each take the steps that one rank takes with all 256: weights and Adam's moments.
+
+    And the native kernel takes those that TensorFlow takes.
+    """
+    for ranks, batch, kernel in ((2, 128, "xla"), (2, 128, "native"), (1, 256, "xla")):
+        rank = [sys.executable, "-m", "tests.pipeline.average_rank", str(tmp_path), str(batch), kernel]
         done = subprocess.run(
             [*mpirun_command(find_program("mpirun", "openmpi-bin"), ranks), *rank],
             env=world.environ,
@@ -118,11 +132,13 @@ def test_two_ranks_average_their_gradients(world: World, tmp_path: Path) -> None
             timeout=200,
         )
         assert done.returncode == 0, done.stderr
-    first, second, alone = (arrays(tmp_path / f"{name}.npz") for name in ("2-128-0", "2-128-1", "1-256-0"))
+    alone = arrays(tmp_path / "xla-1-0.npz")
     assert min(np.abs(array).max() for array in alone) > 0  # all of it has moved
-    for mine, other, expected in zip(first, second, alone, strict=True):
-        np.testing.assert_array_equal(mine, other)
-        np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for kernel in ("xla", "native"):
+        first, second = (arrays(tmp_path / f"{kernel}-2-{rank}.npz") for rank in range(2))
+        for mine, other, expected in zip(first, second, alone, strict=True):
+            np.testing.assert_array_equal(mine, other)
+            np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def arrays(path: Path) -> list[Any]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import AlreadyServed, MissingProgram, ObjectMissing, StockflowError
+from app.errors import AlreadyServed, MissingProgram, ObjectChanged, ObjectMissing, StockflowError
 from app.ingest.chart import PassingFailure, RateLimited
 
 ARGUMENTS: dict[type[StockflowError], tuple[str, ...]] = {
     ObjectMissing: ("market", "runs/r/plan.json"),
+    ObjectChanged: ("models", "models/current.json"),
     MissingProgram: ("java", "default-jre"),
     AlreadyServed: ("r",),
 }

@@ -72,6 +72,15 @@ def test_a_model_that_is_worse_than_the_current_one_is_not_promoted(theirs: floa
     assert decision.reason.endswith(f"; that of model older, which serves, is {told} on the same windows")
 
 
+def test_a_comparison_on_what_both_forecast_tells_both_skills_and_where() -> None:
+    decision = decide(challenging(0.2, ours=0.1, windows=900, horizons_min=[5, 10]), "r", 0, NOW)
+    assert (decision.promote, decision.serving_skill) == (False, 0.2)
+    assert decision.reason.endswith(
+        "; that of model older, which serves, is higher, +0.2 against +0.1, both for 5, 10 min on the 900 windows that"
+        " both take"
+    )
+
+
 def test_what_differs_by_rounding_alone_is_no_worse() -> None:
     assert decide(challenging(0.25 + 1e-10), "r", 0, NOW).promote is True
 
@@ -212,3 +221,35 @@ def test_a_promotion_that_is_tried_again_knows_its_own_pointer() -> None:
     assert promote(models, "r", "m", NOW, serving="m")["sha256"] == {}
     models.delete(contract.CURRENT_MODEL_KEY)
     assert promote(models, "r", "m", NOW, serving="m")["model_id"] == "m"
+
+
+class Racing(FakeS3):
+    """Another promotion moves the pointer between this one's reading and writing of it."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__()
+        self.other = other
+
+    def put_object(self, **call: Any) -> None:
+        if call["Key"] == contract.CURRENT_MODEL_KEY and self.other:
+            body = json.dumps({"model_id": self.other, "sha256": SHA256 if self.other == "m" else {}}).encode()
+            self.other = ""
+            super().put_object(Key=call["Key"], Body=body)
+        super().put_object(**call)
+
+
+@pytest.mark.parametrize("before", ["", "older"])
+def test_of_two_promotions_at_once_the_later_one_ends_without_a_trace(before: str) -> None:
+    s3 = Racing("")
+    models = trained(models=bucket(s3))
+    if before:
+        models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": before})
+    s3.other = "newer"
+    with pytest.raises(TrainingError, match=r"^model newer took over while model m was being promoted: it is not prom"):
+        promote(models, "r", "m", NOW, serving=before)
+    assert models.get_json(contract.CURRENT_MODEL_KEY) == {"model_id": "newer", "sha256": {}}
+
+
+def test_a_promotion_whose_answer_was_lost_knows_its_own_pointer() -> None:
+    models = trained(models=bucket(Racing("m")))
+    assert promote(models, "r", "m", NOW, serving="") == {"model_id": "m", "sha256": SHA256}

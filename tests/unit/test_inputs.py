@@ -6,7 +6,10 @@ import errno
 import io
 import json
 import os
+import re
 import tempfile
+import tracemalloc
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,13 @@ from app import contract
 from app.dataset import build
 from app.dataset.build import Dataset, build_dataset
 from app.dataset.windows import WindowSet, window_set
-from app.errors import SettingsError, StorageError
+from app.errors import SettingsError, StorageError, TooFewBars, TrainingError
 from app.settings import DatasetSettings
 from app.storage import Bucket
 from app.tables import put_table
 from app.training.inputs import DatasetFolder, StoredSplit, read_dataset
-from tests.fakes import FakeS3, bucket, client_error, make_sessions, market_bars
+from app.training.part import part_bytes
+from tests.fakes import FakeS3, bucket, client_error, make_sessions, market_bars, with_column
 
 TICKERS = [f"T{number}" for number in range(6)]
 SESSIONS = make_sessions(*[60] * 5)
@@ -37,7 +41,7 @@ def built(monkeypatch: pytest.MonkeyPatch, group_rows: int = 100) -> Dataset:
     """Three days of six tickers to train on, in groups of two sessions: 60 minutes each, 53 on the last day."""
     monkeypatch.setattr(build, "GROUP_ROWS", group_rows)
     bars = market_bars(TICKERS, SESSIONS, gaps={"T1": 7, "T4": 3})
-    settings = DatasetSettings(window_min=5, horizons_min=(1, 2), test_days=1, max_filled_share=0.5)
+    settings = DatasetSettings(window_min=5, horizons_min=(1, 2), validation_days=1, test_days=1, max_filled_share=0.5)
     return build_dataset(bars, SESSIONS, settings)
 
 
@@ -203,6 +207,82 @@ def test_an_object_that_is_no_table_is_told_so(models: Bucket) -> None:
         split.read()
 
 
+def test_a_part_is_read_with_the_memory_of_its_windows_and_one_row_group(models: Bucket) -> None:
+    rows = 20 * 20_000
+    columns: dict[str, Any] = {
+        "ticker": pa.array(["A"] * rows),
+        # A gap after each group, so that no window leaves it.
+        "ts": pa.array((np.arange(rows) + np.arange(rows) // 20_000) * 60_000, pa.timestamp("ms", "UTC")),
+        "close": np.full(rows, 100.0),
+        "observed": np.ones(rows, bool),
+        **{name: np.arange(rows, dtype=np.float32) for name in contract.FEATURES},
+    }
+    put_table(models, contract.dataset_key("r", "train"), pa.table(columns, schema=build.ROWS), [20_000] * 20)
+    report = models.get_json(contract.dataset_spec_key("r"))
+    report["groups"]["train"] = [[20_000, 19_994]] * 20
+    models.put_json(contract.dataset_spec_key("r"), report)
+    split = train(models)
+    split.read(0, 10)  # what is imported and kept for good
+    before, arrow = pa.default_memory_pool(), pa.system_memory_pool()
+    pa.set_memory_pool(arrow)
+    tracemalloc.start()
+    try:
+        found = split.read(10_000)
+        peak = tracemalloc.get_traced_memory()[1] + arrow.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    needed = part_bytes(split.rows, split.windows, 2, 2)
+    assert len(found) == split.windows - 10_000
+    assert 0.9 * needed < peak < needed + 8 * 2**20
+
+
+# --- what a stored dataset may not hold -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("log_return", np.inf, "inf"),
+        ("log_return", np.nan, "nan"),
+        ("log_volume", -np.inf, "-inf"),
+        ("log_volume", np.nan, ""),  # not to be trusted, and known as such
+        ("log_range", np.inf, ""),  # of no concern to a model that does not take it
+        ("close", np.nan, "nan"),
+        ("close", 0.0, "0.0"),
+    ],
+)
+def test_a_number_that_nothing_can_be_learnt_from_is_refused_with_ticker_and_time(
+    models: Bucket, tmp_path: Path, name: str, value: float, fault: str
+) -> None:
+    split = train(models, ("log_return", "log_volume"))
+    table = split.table()
+    values = table[name].to_numpy().copy()
+    values[170] = value
+    ticker, when = table["ticker"][170].as_py(), table["ts"][170].as_py().isoformat()
+    put_table(models, split.key, with_column(table, name, values), [group.rows for group in split.groups])
+    reads: list[Callable[[], WindowSet]] = [
+        split.read,
+        lambda: split.copied(0, split.windows, str(tmp_path)).read(),
+    ]
+    for read in reads:
+        if fault:
+            told = f"^{name} of {ticker} as of {re.escape(when)} is {fault} in .*: look at the bars there, and make the"
+            with pytest.raises(TrainingError, match=told):
+                read()
+        else:
+            assert np.isfinite(read().rows).all()
+
+
+def test_groups_that_are_not_those_of_the_spec_are_refused(models: Bucket) -> None:
+    report = models.get_json(contract.dataset_spec_key("r"))
+    report["groups"]["train"][1][1] -= 1
+    models.put_json(contract.dataset_spec_key("r"), report)
+    told = r"train.parquet holds \d+ windows in row group 1, not \d+ as its spec.json tells: make the dataset again"
+    with pytest.raises(StorageError, match=told):
+        train(models).read()
+
+
 # --- elsewhere ------------------------------------------------------------------------------------
 
 
@@ -239,9 +319,8 @@ def test_a_copy_holds_the_same_windows_under_the_same_numbers(
     split = train(models)
     end = split.windows if end is None else end
     whole = split.read()
-    copied: list[int] = []
-    copy = split.copied(first, end, str(tmp_path), on_group=lambda: copied.append(1))
-    assert len(copied) == len(copy.groups) <= len(split.groups)
+    copy = split.copied(first, end, str(tmp_path))
+    assert 0 < len(copy.groups) <= len(split.groups)
     models.delete(split.key)  # it is asked no more
     middle = (first + end) // 2
     for low, high in ((first, end), (first, max(middle, first + 1)), (min(middle, end - 1), end)):
@@ -282,3 +361,8 @@ def test_the_report_says_all_that_reading_needs(models: Bucket) -> None:
     assert {name: dataset.split(name).rows for name in dataset.groups} == {
         name: len(dataset.split(name).table()) for name in dataset.groups
     }
+
+
+def test_no_windows_are_told(models: Bucket) -> None:
+    with pytest.raises(TooFewBars, match=r"train\.parquet holds no window: make the dataset from more sessions"):
+        read_dataset(models, "r", FEATURES).split("train").read(0, 0)

@@ -17,7 +17,7 @@ from app.errors import MissingProgram, ObjectMissing, TrainingError
 from app.processes import ends_with_parent
 from app.settings import Place, Settings, changed, load
 from app.storage import Bucket
-from app.training.launch import mpirun_command, run_training, why_ended, worker_command
+from app.training.launch import check_gpus, mpirun_command, run_training, why_ended, worker_command
 from app.training.publish import make_model_id
 from tests.fakes import FakeS3
 from tests.models import plain_spec
@@ -201,3 +201,14 @@ def _wait_gone(pid: int) -> None:
     for _ in range(100):
         os.kill(pid, 0)
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("ranks", "gpus"), [(1, 0), (4, 0), (1, 1), (4, 4), (1, 8)])
+def test_each_rank_has_a_gpu_of_its_own_or_its_host_has_none(ranks: int, gpus: int) -> None:
+    check_gpus(ranks, gpus, "here")
+
+
+def test_ranks_that_would_share_a_gpu_are_refused() -> None:
+    told = r"^here has 2 ranks and 1 GPU: lower training\.ranks so that each has one of its own, or set CUDA_VISIBLE"
+    with pytest.raises(TrainingError, match=told):
+        check_gpus(2, 1, "here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ TICKERS = [f"T{number}" for number in range(5)]
 def stored(monkeypatch: pytest.MonkeyPatch, models: Bucket) -> StoredSplit:
     """A split of a few small row groups."""
     monkeypatch.setattr(build, "GROUP_ROWS", 100)
-    settings = DatasetSettings(window_min=5, horizons_min=(1, 2), test_days=1, max_filled_share=0.5)
+    settings = DatasetSettings(window_min=5, horizons_min=(1, 2), validation_days=1, test_days=1, max_filled_share=0.5)
     dataset = build_dataset(market_bars(TICKERS, SESSIONS, gaps={"T2": 4}), SESSIONS, settings)
     for name, table in dataset.splits.items():
         put_table(models, contract.dataset_key("r", name), table, [group.rows for group in dataset.groups[name]])
@@ -268,13 +269,18 @@ def test_the_room_decides_how_many_chunks_there_are(monkeypatch: pytest.MonkeyPa
     found = split.read(0, split.windows // 2)
     held = sum(getattr(found, name).nbytes for name in vars(found) if name not in ("tickers", "window"))
     assert needed == pytest.approx(held, rel=0.15)
-    copies: list[int] = []
+    copies: list[Any] = []
+    copied = StoredSplit.copied
+
+    def counted(*call: Any) -> StoredSplit:
+        copies.append(call)
+        return copied(*call)
+
+    monkeypatch.setattr(StoredSplit, "copied", counted)
 
     def parts(room: float) -> Part:
         monkeypatch.setattr("app.training.part.part_bytes", lambda *sizes: needed * 2**20 / room)
-        return stored_part(
-            split, rank=0, ranks=2, resident_mib=1, folder=str(tmp_path), on_group=lambda: copies.append(1)
-        )
+        return stored_part(split, rank=0, ranks=2, resident_mib=1, folder=str(tmp_path))
 
     assert parts(needed).chunks == 1
     assert copies == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -220,6 +221,45 @@ def test_a_case_that_fails_is_a_row_with_its_reason_and_the_others_go_on(
     assert [bool(one.times) for one in rows] == [False, True]
     assert rows[0].error == "States.TaskFailed: AlgorithmError: the loss is nan"
     assert to_json(rows[1], rows)["speedup"] is None
+
+
+@pytest.mark.parametrize(("refusals", "ends"), [(11, True), (12, False)])
+def test_an_execution_of_which_aws_tells_nothing_for_a_while_is_waited_for(
+    aws: Callable[..., FakeAws], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusals: int, ends: bool
+) -> None:
+    fake = aws()
+    describe, asked = fake.describe_execution, Counter[str]()
+
+    def refuse(**call: Any) -> Any:
+        asked[call["executionArn"]] += 1
+        if call["executionArn"] == ARN.format("scale-1-1x1-b32") and asked[call["executionArn"]] <= refusals:
+            raise client_error("ThrottlingException", "DescribeExecution")
+        return describe(**call)
+
+    monkeypatch.setattr(fake, "describe_execution", refuse)
+    sweep = sweep_of(tmp_path, *make_cases([1, 2], [1], [32]), machine="m")
+    rows = list(measure_on_sagemaker(sweep, {}, lambda line: None, every_s=0))
+    assert [bool(one.times) for one in rows] == [ends, True]
+    assert rows[0].error.startswith("" if ends else "AWS refuses: An error occurred (ThrottlingException)")
+    assert fake.stopped == ([] if ends else [ARN.format("scale-1-1x1-b32")])
+
+
+def test_a_case_that_cannot_be_started_is_a_row_once_another_one_was(
+    aws: Callable[..., FakeAws], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = aws()
+    start = fake.start_execution
+
+    def refuse(**call: Any) -> Any:
+        if call["name"] == "scale-1-2x1-b32":
+            raise client_error("ExecutionLimitExceeded", "StartExecution")
+        return start(**call)
+
+    monkeypatch.setattr(fake, "start_execution", refuse)
+    sweep = sweep_of(tmp_path, *make_cases([1, 2, 3], [1], [32]), machine="m")
+    rows = list(measure_on_sagemaker(sweep, {}, lambda line: None, every_s=0))
+    assert {one.case.name: bool(one.times) for one in rows} == {"1x1-b32": True, "2x1-b32": False, "3x1-b32": True}
+    assert "ExecutionLimitExceeded" in next(one.error for one in rows if one.error)
 
 
 def test_what_still_runs_is_stopped_when_the_sweep_is_left(aws: Callable[..., FakeAws], tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import contract
-from app.errors import ObjectMissing, StorageError
-from app.storage import Bucket, fingerprint, to_json
+from app.errors import ObjectChanged, ObjectMissing, StorageError
+from app.settings import TrainingSettings
+from app.storage import _CONFIG, PATIENCE_S, Bucket, fingerprint, to_json
 from app.tables import arrow_schema, get_table, put_table
 from tests.fakes import FakeS3, bucket, client_error, make_bars, make_sessions
 
@@ -57,6 +58,21 @@ def test_existence_is_that_of_the_very_key() -> None:
 def test_a_missing_object_cannot_be_opened() -> None:
     with pytest.raises(ObjectMissing, match="s3://fake/runs/x does not exist"):
         bucket().open("runs/x")
+
+
+def test_an_object_that_must_replace_another_is_written_only_over_that_one() -> None:
+    held = bucket()
+    held.put("k", b"1", replaces="")
+    with pytest.raises(ObjectChanged, match="s3://fake/k was changed by somebody else meanwhile: it is left as it is"):
+        held.put("k", b"2", replaces="")
+    body, tag = held.get_tagged("k")
+    held.put("k", b"3", replaces=tag)
+    with pytest.raises(ObjectChanged):
+        held.put("k", b"4", replaces=tag)
+    assert (body, held.get("k")) == (b"1", b"3")
+    held.delete("k")
+    with pytest.raises(ObjectMissing):
+        held.put("k", b"5", replaces=tag)
 
 
 def test_a_part_of_an_object_is_asked_for_alone() -> None:
@@ -137,6 +153,26 @@ def test_a_wrong_aws_variable_is_a_storage_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(variable, value)
     with pytest.raises(StorageError, match=value):
         Bucket("any")
+
+
+def test_each_answer_is_told_and_a_failure_is_none() -> None:
+    told: list[int] = []
+    s3 = FakeS3()
+    held = Bucket("fake", s3, on_answer=lambda: told.append(1))
+    held.put("k", b"0123")
+    with held.open("k") as opened:
+        opened.read(1)
+    assert held.keys("") == ["k"]
+    assert len(told) == 4
+    s3.error = client_error("SlowDown")
+    with pytest.raises(StorageError):
+        held.get("k")
+    assert len(told) == 4
+
+
+def test_a_silent_s3_is_told_before_a_rank_that_waits_for_it_counts_as_hung() -> None:
+    limits = _CONFIG.retries["total_max_attempts"] * (_CONFIG.connect_timeout + _CONFIG.read_timeout)
+    assert limits < PATIENCE_S < TrainingSettings().stall_timeout_s
 
 
 def test_objects_are_listed_over_all_pages_in_order_and_after_a_key() -> None:

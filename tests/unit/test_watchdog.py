@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app import contract
 from app.errors import TrainingError
 from app.training.watchdog import Watchdog
 
@@ -60,6 +62,32 @@ def test_a_rank_that_stalls_before_its_first_beat_ends_too() -> None:
 def test_a_rank_that_beats_lives_longer_than_the_timeout() -> None:
     done = ended("for i in range(9): time.sleep(0.3); watchdog.beat(f'step {i}')", stall_s=2)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_a_rank_that_gets_on_with_what_it_does_is_still_said_to_do_that() -> None:
+    body = "watchdog.beat('read')\n    for i in range(9): time.sleep(0.3); watchdog.still()\n    time.sleep(60)"
+    done = ended(body, stall_s=2)
+    assert done.returncode == TrainingError.exit_code
+    assert done.stderr.startswith("rank 3: nothing got on for 2 s in read: ")
+
+
+def test_a_rank_that_waits_for_the_others_to_come_ends_too() -> None:
+    code = (
+        "import time; from app.training import worker; worker._LEAST_MEETING_S = 0.5;"
+        "worker.hvd.init = lambda: time.sleep(100); worker.main()"
+    )
+    settings = {contract.ENV_SETTINGS: '{"training":{"stall_timeout_s":1}}', contract.ENV_RANK: "5"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        env={**os.environ, **settings, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    assert done.returncode == TrainingError.exit_code
+    assert "rank 5: nothing got on for 1 s in meeting the other ranks: " in done.stderr
 
 
 def test_what_comes_after_may_take_its_time() -> None:

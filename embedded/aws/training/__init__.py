@@ -5,8 +5,8 @@ alone reach the input, the output, the log and the metrics; `/opt/ml`, its files
 reasons and times; what is stopped or runs too long gets SIGTERM first and may still leave a model.
 
 Not carried out, only described: instance types and groups, volumes, VPC, spot interruptions, network isolation,
-CheckpointConfig, uncompressed output, debugger and profiler. Refused with a reason: algorithms without an image, pipe
-mode, input other than S3 prefixes.
+CheckpointConfig, uncompressed output, debugger and profiler. FastFile channels are copied as File ones are. Refused
+with a reason: algorithms without an image, pipe mode, input other than S3 prefixes.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ class _Run:
 
     def _lay_out(self) -> list[dict[str, str]]:
         """Make every host's folders and download the input; returns the toolkit's variables for each host."""
-        inputs, environs = input_data_config(self._channels), []
+        mode = self._job.algorithm_specification.get("TrainingInputMode", "File")
+        inputs, environs = input_data_config(self._channels, mode), []
         for name, place in self._places.items():
             resources = resource_config(name, [*self._places], self._job.resource_config.get("InstanceType", "local"))
             files = {"inputdataconfig": inputs, "resourceconfig": resources}
@@ -107,7 +108,6 @@ class _Run:
                 resources["current_host"] = next(iter(self._places))
             cpus = self._host.cores.count
             environs.append(variables(self._parameters, place, resources, inputs, self._program, cpus))
-        mode = self._job.algorithm_specification.get("TrainingInputMode", "File")
         download(self._s3, self._channels, mode, [place.data for place in self._places.values()])
         return environs
 

@@ -110,13 +110,13 @@ def resource_config(host: str, hosts: Sequence[str], instance_type: str) -> dict
     }
 
 
-def input_data_config(channels: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """`inputdataconfig.json`."""
+def input_data_config(channels: Iterable[Mapping[str, Any]], mode: str) -> dict[str, dict[str, str]]:
+    """`inputdataconfig.json`. mode: of channels without one."""
     described = {}
     for channel in channels:
         source = channel["DataSource"].get("S3DataSource", {})
         described[channel["ChannelName"]] = {
-            "TrainingInputMode": "File",
+            "TrainingInputMode": channel.get("InputMode", mode),
             "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
             "RecordWrapperType": channel.get("RecordWrapperType", "None"),
             **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
