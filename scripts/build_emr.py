@@ -1,6 +1,6 @@
 """Build what an EMR cluster is given, into build/emr, without Docker: its Python environment and its certificates.
 
-usage: python3 scripts/build_emr.py      (or: make emr)
+usage: python3 scripts/build_emr.py      (or: make emr); a folder for something else than build/emr may follow
 
 environment.tar.gz   bin/python and lib/: the packages of uv.lock that serving needs, as wheels for the cluster's
                      Python and platform, and the `app` package. Spark itself is the cluster's. spark-submit takes it as
@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tarfile
@@ -152,11 +153,11 @@ def _read_stamp(stamp: Path) -> object:
 
 def main() -> int:
     """Build all; the exit status."""
-    out = ROOT / "build" / "emr"
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "emr"
     out.mkdir(parents=True, exist_ok=True)
     try:
         for path in (provide_environment(ROOT, out), provide_certificates(out)):
-            print(f"emr: {path.relative_to(ROOT)}, {path.stat().st_size / 1e6:,.3f} MB")
+            print(f"emr: {os.path.relpath(path, ROOT)}, {path.stat().st_size / 1e6:,.3f} MB")
     except StepError as exc:
         print(f"emr: {exc}", file=sys.stderr)
         return 1

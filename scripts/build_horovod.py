@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOROVOD = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 PATCH = ROOT / "scripts" / "patches" / f"horovod-{HOROVOD}-no-xla-ops.patch"
+WAKE_PATCH = ROOT / "scripts" / "patches" / f"horovod-{HOROVOD}-wake-on-request.patch"
 GPU_PATCH = ROOT / "scripts" / "patches" / f"horovod-{HOROVOD}-gpu-stream.patch"
 BUILD_REQUIREMENTS = ROOT / "scripts" / "horovod-build-requirements.txt"
 LOG = ROOT / "build" / "logs" / "horovod.log"
@@ -90,7 +91,7 @@ class WheelKey:
 
 def patches_for(gpu: Gpu | None) -> tuple[Path, ...]:
     """The patches that a build takes."""
-    return (PATCH,) if gpu is None else (PATCH, GPU_PATCH)
+    return (PATCH, WAKE_PATCH) if gpu is None else (PATCH, WAKE_PATCH, GPU_PATCH)
 
 
 def find_gpu(capabilities: str) -> Gpu:

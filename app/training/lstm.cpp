@@ -20,11 +20,16 @@
 #include <memory>
 #include <utility>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
-// Blocks of sums held in registers: UNITS x 4 gates, HIDDEN rows and STATE x GATES of weights, each times VECTORS.
+// Blocks of sums: UNITS x 4 gates and HIDDEN rows, each times VECTORS, and STATE x GATES vectors of weights. The loops over
+// them are unrolled, or the compiler keeps the sums in memory instead of registers.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, UNITS = 3, HIDDEN = 12, STATE = 8, GATES = 3;
+constexpr int LANES = 16, UNITS = 3, HIDDEN = 13, STATE = 8, GATES = 3;
 #else
 constexpr int LANES = 8, UNITS = 1, HIDDEN = 4, STATE = 4, GATES = 2;
 #endif
@@ -66,8 +71,12 @@ inline Vec splat(float x) { return x - Vec{}; }
 // x within +-bound; not a number stays so.
 inline Vec bounded(Vec x, float bound) {
     const Vec high = splat(bound), low = splat(-bound);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)x));  // GCC compares and blends
+#else
     x = x > high ? high : x;
     return x < low ? low : x;
+#endif
 }
 
 // 2 to the power of x, |x| < 126, to 2e-7 of itself: the least greatest error of a polynomial of degree 5 around the
@@ -127,20 +136,28 @@ inline void in_blocks(int total, const Run& run) {
 
 // The gates of COUNT units at one step, and their cells and hidden states. weights: rows of COUNT x 4: biases first.
 template <int COUNT>
-inline void step_units(const Layer& layer, const float* weights, const Vec* state, const Vec* cell_before, Vec* gates,
-                       Vec* cell, Vec* hidden) {
+inline void step_units(const Layer& layer, bool first_step, const float* weights, const Vec* state,
+                       const Vec* cell_before, Vec* gates, Vec* cell, Vec* hidden) {
     constexpr int SUMS = 4 * COUNT;
     Vec sums[SUMS][VECTORS];
+#pragma GCC unroll 16
     for (int i = 0; i < SUMS; i++)
+#pragma GCC unroll 4
         for (int n = 0; n < VECTORS; n++) sums[i][n] = splat(weights[i]);
-    for (int k = layer.units + layer.features; k; k--, state += VECTORS) {
+    if (first_step) {  // the hidden state before it is zero
+        state += layer.unit_size();
+        weights += static_cast<size_t>(SUMS) * layer.units;
+    }
+    for (int k = first_step ? layer.features : layer.units + layer.features; k; k--, state += VECTORS) {
         weights += SUMS;
 #pragma GCC unroll 16
         for (int i = 0; i < SUMS; i++)
             for (int n = 0; n < VECTORS; n++) sums[i][n] += weights[i] * state[n];
     }
     const size_t next = layer.unit_size();
+#pragma GCC unroll 4
     for (int u = 0; u < COUNT; u++)
+#pragma GCC unroll 4
         for (int n = 0; n < VECTORS; n++) {
             Vec input = sums[4 * u][n], forget = sums[4 * u + 1][n];
             Vec candidate = sums[4 * u + 2][n], output = sums[4 * u + 3][n];
@@ -212,7 +229,7 @@ void forward_tile(const Layer& layer, const float* weights, const Vec* no_cell, 
         const float* block = weights;
         in_blocks<UNITS>(layer.units, [&](int first, auto count) {
             const size_t at = static_cast<size_t>(first) * VECTORS;
-            step_units<count>(layer, block, tile, cell_before + at, gates + at, cell + at, hidden + at);
+            step_units<count>(layer, t == 0, block, tile, cell_before + at, gates + at, cell + at, hidden + at);
             block += static_cast<size_t>(layer.state()) * 4 * count;
         });
         cell_before = cell;
@@ -224,6 +241,11 @@ inline void gate_gradients(const Layer& layer, const Vec* gates, const Vec* hidd
                            const Vec* by_hidden, Vec* by_cell, Vec* by_gates) {
     const size_t next = layer.unit_size();
     for (size_t at = 0; at < next; at++) {
+        // What the step before needs next; in front of the first step that may be nobody's, which is no fault.
+        const Vec* before = gates + at - layer.step_size();
+        for (int i = 0; i < 4; i++) __builtin_prefetch(before + i * next);
+        __builtin_prefetch(before - layer.step_size() + 4 * next);
+        __builtin_prefetch(before - layer.state_size());
         const Vec input = gates[at], forget = gates[at + next];
         const Vec candidate = gates[at + 2 * next], output = gates[at + 3 * next];
         const Vec squashed = hidden[at] / output;  // tanh of the cell
@@ -240,13 +262,19 @@ inline void gate_gradients(const Layer& layer, const Vec* gates, const Vec* hidd
 // Gradients of COUNT hidden states before the step from those of its gates.
 template <int COUNT>
 inline void hidden_gradient(int gates, const float* weights, const Vec* by_gates, Vec* by_hidden) {
-    Vec sums[COUNT][VECTORS] = {};
+    Vec sums[COUNT][VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < COUNT; i++)
+#pragma GCC unroll 4
+        for (int n = 0; n < VECTORS; n++) sums[i][n] = Vec{};
     for (int g = 0; g < gates; g++, weights += COUNT, by_gates += VECTORS) {
 #pragma GCC unroll 16
         for (int i = 0; i < COUNT; i++)
             for (int n = 0; n < VECTORS; n++) sums[i][n] += weights[i] * by_gates[n];
     }
+#pragma GCC unroll 16
     for (int i = 0; i < COUNT; i++)
+#pragma GCC unroll 4
         for (int n = 0; n < VECTORS; n++) by_hidden[i * VECTORS + n] = sums[i][n];
 }
 
@@ -265,10 +293,11 @@ inline void exchange_all(Vec (&square)[LANES]) {
         if (!(i & WIDTH)) exchange<WIDTH>(square[i], square[i + WIDTH], std::make_integer_sequence<int, LANES>());
 }
 
-// Rows of gates with sequences in their lanes -> rows of sequences (TILE, padded_gates) with gates in their lanes.
-void transpose(const Layer& layer, const Vec* by_gates, float* by_sequences) {
-    const int gates = layer.gates(), width = layer.padded_gates();
-    for (int g = 0; g < width; g += LANES)
+// Rows of gates with sequences in their lanes -> columns of LANES gates, each of RUN x TILE vectors: one for each step
+// and sequence.
+void transpose(const Layer& layer, const Vec* by_gates, Vec* by_sequences) {
+    const int gates = layer.gates();
+    for (int g = 0; g < gates; g += LANES, by_sequences += RUN * TILE)
         for (int n = 0; n < VECTORS; n++) {
             Vec square[LANES];
 #pragma GCC unroll 16
@@ -278,41 +307,46 @@ void transpose(const Layer& layer, const Vec* by_gates, float* by_sequences) {
             exchange_all<4>(square);
             if constexpr (LANES > 8) exchange_all<8>(square);
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++)
-                *reinterpret_cast<Vec*>(by_sequences + static_cast<size_t>(n * LANES + i) * width + g) = square[i];
+            for (int i = 0; i < LANES; i++) by_sequences[n * LANES + i] = square[i];
         }
 }
 
 // Add to ROWS x COLUMNS vectors of the weights' gradient what the tile's sequences make of it at `steps` steps.
 template <int ROWS, int COLUMNS>
-inline void weight_gradient(const Layer& layer, int steps, const Vec* state, const float* by_sequences, float* sum) {
+inline void weight_gradient(const Layer& layer, int steps, const Vec* state, const Vec* by_sequences, float* sum) {
     const int width = layer.padded_gates();
     Vec sums[ROWS][COLUMNS];
+#pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
         for (int n = 0; n < COLUMNS; n++) sums[i][n] = *reinterpret_cast<Vec*>(sum + i * width + n * LANES);
     for (int t = 0; t < steps; t++, state += layer.step_size()) {
         const float* values = reinterpret_cast<const float*>(state);
-        for (int b = 0; b < TILE; b++, by_sequences += width) {
+        for (int b = 0; b < TILE; b++, by_sequences++) {
             Vec gates[COLUMNS];
-            for (int n = 0; n < COLUMNS; n++) gates[n] = *reinterpret_cast<const Vec*>(by_sequences + n * LANES);
+#pragma GCC unroll 4
+            for (int n = 0; n < COLUMNS; n++) gates[n] = by_sequences[n * RUN * TILE];
 #pragma GCC unroll 16
             for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
                 for (int n = 0; n < COLUMNS; n++) sums[i][n] += values[i * TILE + b] * gates[n];
         }
     }
+#pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
         for (int n = 0; n < COLUMNS; n++) *reinterpret_cast<Vec*>(sum + i * width + n * LANES) = sums[i][n];
 }
 
-void weight_gradients(const Layer& layer, int steps, const Vec* state, const float* by_sequences, float* sums) {
-    const int width = layer.padded_gates();
+void weight_gradients(const Layer& layer, int steps, const Vec* state, const Vec* by_sequences, float* sums) {
+    const int width = layer.padded_gates(), columns = width / LANES;
     in_blocks<STATE>(layer.state(), [&](int first, auto count) {
         const Vec* rows = state + static_cast<size_t>(first) * VECTORS;
         float* into = sums + static_cast<size_t>(first) * width;
-        int g = 0;
-        for (; g + GATES * LANES <= width; g += GATES * LANES)
-            weight_gradient<count, GATES>(layer, steps, rows, by_sequences + g, into + g);
-        for (; g < width; g += LANES) weight_gradient<count, 1>(layer, steps, rows, by_sequences + g, into + g);
+        in_blocks<GATES>(columns, [&](int column, auto taken) {
+            const Vec* gates = by_sequences + column * RUN * TILE;
+            weight_gradient<count, taken>(layer, steps, rows, gates, into + column * LANES);
+        });
     });
 }
 
@@ -352,7 +386,7 @@ void stockflow_lstm_backward(int count, int steps, int features, int units, cons
     const int gates = layer.gates(), width = layer.padded_gates();
     const auto weights = packed_by_gates(layer, recurrent);
     const auto sums = zeros<float>(static_cast<size_t>(layer.state()) * width);
-    const auto by_sequences = zeros<float>(static_cast<size_t>(RUN) * TILE * width);
+    const auto by_sequences = zeros<Vec>(static_cast<size_t>(RUN) * TILE * width / LANES);
     const auto by_gates = zeros<Vec>(4 * layer.unit_size());
     const auto above = zeros<Vec>(layer.unit_size()), by_cell = zeros<Vec>(layer.unit_size());
     const auto no_cell = zeros<Vec>(layer.unit_size());
@@ -374,7 +408,7 @@ void stockflow_lstm_backward(int count, int steps, int features, int units, cons
                 hidden_gradient<count_of_block>(gates, block, by_gates.get(), above.get() + row * VECTORS);
                 block += static_cast<size_t>(count_of_block) * gates;
             });
-            transpose(layer, by_gates.get(), by_sequences.get() + static_cast<size_t>(t % RUN) * TILE * width);
+            transpose(layer, by_gates.get(), by_sequences.get() + (t % RUN) * TILE);
             if (t % RUN == 0)
                 weight_gradients(layer, std::min(RUN, steps - t), state, by_sequences.get(), sums.get());
         }

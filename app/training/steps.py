@@ -93,9 +93,7 @@ class TrainStep:
 
         It follows from seed, rank and step: there is nothing to remember between steps.
         """
-        drawn = np.random.Generator(np.random.Philox(key=[self._seed, number])).random(
-            (count, self._units), dtype=np.float32
-        )
+        drawn = np.random.default_rng((self._seed, number)).random((count, self._units), np.float32)
         return np.where(drawn >= self._dropped, np.float32(1 / (1 - self._dropped)), np.float32(0))
 
 
