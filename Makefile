@@ -3,6 +3,9 @@
 BIN := .venv/bin
 MARKET ?= simulated
 TESTS ?= tests
+# Of test: processes that share all tests. Which stay together, and which begin, says tests/conftest.py.
+AT_ONCE ?= 2
+SHARE_OUT := --dist loadscope --no-loadscope-reorder
 STACKS ?= '*-compute'
 # Of bench-ingest, see docs/benchmarks.md.
 TICKERS ?= 100
@@ -35,8 +38,8 @@ setup: ## install all that is needed (the other targets do it themselves)
 run: setup ## run the whole flow on this machine; MARKET=simulated, ARGS='...' are passed on
 	$(BIN)/stockflow run --market "$(MARKET)" $(ARGS)
 
-test: setup ## run the tests in TESTS=tests; ARGS='-k name' are passed on to pytest
-	$(BIN)/pytest $(TESTS) $(ARGS)
+test: setup ## run the tests in TESTS=tests, all of them in AT_ONCE=2 processes; ARGS='-k name' are passed on to pytest
+	$(BIN)/pytest $(if $(filter tests,$(TESTS)),--numprocesses $(AT_ONCE) $(SHARE_OUT)) $(TESTS) $(ARGS)
 
 chaos: setup ## run the heavy fault tests that `make test` only samples
 	$(BIN)/pytest -m chaos tests $(ARGS)

@@ -115,7 +115,7 @@ def ingest(phase: _Phase, universe: str | None, only: str | None, shard: int | N
 
     \b
     Examples:
-      stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=7
+      stockflow ingest --tickers AAPL,MSFT,BRK-B --set ingest.days=14
       stockflow ingest --shard 0
     """
     from app.ingest.compact import compact_days

@@ -69,7 +69,9 @@ class DatasetSettings(_Group):
         tuple[Annotated[int, Field(ge=1, le=60)], ...],
         Field(min_length=1, description="minutes the model looks ahead, ascending; one model for all"),
     ] = (5,)
-    validation_days: Annotated[int, Field(ge=1, le=60, description="sessions for validation")] = 1
+    validation_days: Annotated[
+        int, Field(ge=1, le=60, description="sessions for validation: on one alone the quantiles are calibrated badly")
+    ] = 3
     test_days: Annotated[int, Field(ge=1, le=60, description="last sessions, never seen before the final metrics")] = 2
     max_filled_share: Annotated[
         float, Field(ge=0, lt=1, description="a window with a larger share of missing minutes is not used")
@@ -105,8 +107,11 @@ class TrainingSettings(_Group):
         "none"
     )
     kernel: Annotated[
-        Literal["auto", "xla", "graph"],
-        Field(description="xla: one compiled step; graph: cuDNN's LSTM on a GPU; auto: the faster one, measured there"),
+        Literal["auto", "native", "xla", "graph"],
+        Field(
+            description="native: the LSTM in C++ on a CPU; xla: one compiled step; graph: cuDNN's LSTM on a GPU; auto:"
+            " native where it can be compiled, on a GPU the faster one of the other two, measured there"
+        ),
     ] = "auto"
     checkpoint_steps: Annotated[
         int, Field(ge=0, le=10**9, description="steps between checkpoints; each epoch ends with one anyway")

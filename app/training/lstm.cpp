@@ -26,8 +26,8 @@
 
 namespace {
 
-// Blocks of sums: UNITS x 4 gates and HIDDEN rows, each times VECTORS, and STATE x GATES vectors of weights. The loops over
-// them are unrolled, or the compiler keeps the sums in memory instead of registers.
+// Blocks of sums: UNITS x 4 gates and HIDDEN rows, each times VECTORS, and STATE x GATES vectors of weights. The loops
+// over them are unrolled, or the compiler keeps the sums in memory instead of registers.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, UNITS = 3, HIDDEN = 13, STATE = 8, GATES = 3;
 #else

@@ -163,9 +163,10 @@ class NativeGradients:
             loss, (by_hidden, *above) = self._above(
                 tf.constant(hidden), tf.constant(kept[of_part]), tf.constant(data.scaled[taken]), tf.constant(share)
             )
-            below = self._lstm.backward(by_hidden.numpy())
-            parts.append([loss.numpy(), *below, *(gradient.numpy() for gradient in above)])
-        loss, *gradients = [tf.constant(sum(terms[1:], terms[0])) for terms in zip(*parts, strict=True)]
+            parts.append([loss, *self._lstm.backward(by_hidden.numpy()), *above])
+        loss, *gradients = (
+            parts[0] if len(parts) == 1 else [tf.add_n(list(terms)) for terms in zip(*parts, strict=True)]
+        )
         return loss, gradients
 
 

@@ -51,7 +51,7 @@ class SimulatedMarket:
 
     seed: Annotated[int, Field(ge=0, description="of everything random")] = 7
     tickers: Annotated[int, Field(ge=1, le=20_000, description="SIM001, SIM002, ...")] = 20
-    sessions: Annotated[int, Field(ge=1, le=260, description="consecutive sessions of the XNYS calendar")] = 10
+    sessions: Annotated[int, Field(ge=1, le=260, description="consecutive sessions of the XNYS calendar")] = 12
     last_day: Annotated[date, Field(description="the last session is on or before this New York date")] = date(
         2025, 12, 5
     )

@@ -120,7 +120,7 @@ def world() -> Iterator[World]:
 def dataset(world: World) -> World:
     """A run that has its dataset."""
     world.must("ingest", "--tickers", ",".join(TICKERS), "--set", "ingest.days=7")
-    world.must("dataset", "--set", "dataset.horizons_min=[2,5]")
+    world.must("dataset", "--set", "dataset.horizons_min=[2,5]", "--set", "dataset.validation_days=1")
     return world
 
 

@@ -21,7 +21,7 @@ _STEPS_OF_VOLUME = 300.0
 
 def store_planted(models: Bucket, run_id: str) -> None:
     """A run's dataset of these bars: three days to train on, one to validate, two to test."""
-    dataset = build_dataset(planted_bars(), SESSIONS, DatasetSettings(horizons_min=HORIZONS_MIN))
+    dataset = build_dataset(planted_bars(), SESSIONS, DatasetSettings(horizons_min=HORIZONS_MIN, validation_days=1))
     for name, table in dataset.splits.items():
         put_table(models, contract.dataset_key(run_id, name), table, [group.rows for group in dataset.groups[name]])
     models.put_json(contract.dataset_spec_key(run_id), dataset.report())

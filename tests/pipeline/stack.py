@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPConnection
 from typing import Any
 
@@ -16,17 +17,20 @@ import pyarrow as pa
 from app import contract
 from app.storage import Bucket
 from app.tables import get_table
-from embedded.execution import Execution, read_execution
+from embedded.execution import ENDED, Execution, read_execution
 from embedded.local import Local
 from embedded.watch import holds
 
 FAST = {
     "ingest": {"days": 7},
+    "dataset": {"validation_days": 1},
     "training": {"epochs": 1},
     "gate": {"min_skill": -1},
     "serving": {"speed": 100_000, "partitions": 1, "buckets": 1},
 }
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
+_SELDOM_S = 0.25
+"""Between looks at what takes long: each costs the server time that its tasks would have."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +39,28 @@ class Stack:
 
     local: Local
 
+    @cached_property
+    def states(self) -> Any:
+        """A client of Step Functions."""
+        return self.local.connect("stepfunctions")
+
     def start(self, *phases: str, settings: Mapping[str, Mapping[str, Any]] | None = None, **more: Any) -> str:
         """Start an execution with fast settings; returns its ARN."""
         merged = {
             group: {**FAST.get(group, {}), **(settings or {}).get(group, {})} for group in {*FAST, *(settings or {})}
         }
         asked = {"settings": merged, **({"phases": list(phases)} if phases else {}), **more}
-        states = self.local.connect("stepfunctions")
-        return str(states.start_execution(stateMachineArn=self.local.machine, input=json.dumps(asked))["executionArn"])
+        started = self.states.start_execution(stateMachineArn=self.local.machine, input=json.dumps(asked))
+        return str(started["executionArn"])
 
     def read(self, arn: str) -> Execution:
-        return read_execution(self.local.connect("stepfunctions"), arn)
+        return read_execution(self.states, arn)
 
     def wait(self, arn: str) -> Execution:
         """The execution as it ended, when nothing is held any more."""
-        execution: Execution = until(lambda: (found := self.read(arn)).ended and found)
-        until(lambda: not holds(self.local))
-        return execution
+        until(lambda: self.states.describe_execution(executionArn=arn)["status"] in ENDED, every_s=_SELDOM_S)
+        until(lambda: not holds(self.local), every_s=_SELDOM_S)
+        return self.read(arn)
 
     def run(self, *phases: str, **asked: Any) -> Execution:
         return self.wait(self.start(*phases, **asked))
@@ -106,12 +115,12 @@ class Stack:
         assert until(lambda: not self.tasks() or None, 10.0)
 
 
-def until(found: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+def until(found: Callable[[], Any], patience_s: float = PATIENCE_S, every_s: float = 0.05) -> Any:
     """What `found` answers as soon as that is something."""
     deadline = time.monotonic() + patience_s
     while not (answer := found()):
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return answer
 
 

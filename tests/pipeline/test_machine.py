@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from typing import Any
 
 import pytest
 
 from app import contract
 from app.ingest.plan import read_plan
+from app.training.checkpoint import read_checkpoint
+from app.workflow.names import job_prefix
 from embedded.execution import Execution
 from tests.pipeline.grants import check_grants
 from tests.pipeline.stack import Stack, until
@@ -81,6 +85,36 @@ def test_a_killed_rank_fails_the_training_and_the_next_one_goes_on(stack: Stack,
     stack.assert_nothing_is_left()
     again = stack.run("train", settings=settings)
     assert again.status == "SUCCEEDED"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_job_that_is_started_again_after_an_interruption_repeats_no_epoch(stack: Stack, first_run: str) -> None:
+    """As managed Spot does it: the same request, the same run."""
+    arn = stack.start("train", settings={"training": {"epochs": 4, "seed": 9}})
+    until(lambda: checkpoints(stack))
+    stack.kill("train.py", environ={"OMPI_COMM_WORLD_RANK": "1"})
+    failure(stack.wait(arn))
+    done = read_checkpoint(stack.bucket("model"), checkpoints(stack)[-1]).epoch
+    assert 0 < done < 4
+    sagemaker, logs = stack.local.connect("sagemaker"), stack.local.connect("logs")
+    (job,) = sagemaker.list_training_jobs(NameContains=f"{job_prefix(arn)}-")["TrainingJobSummaries"]
+    interrupted = sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"])
+    names = ["RoleArn", "AlgorithmSpecification", "HyperParameters", "Environment", "InputDataConfig"]
+    names += ["OutputDataConfig", "ResourceConfig", "StoppingCondition"]
+    again = "started-again"  # by its execution's mark it would be released with that
+    sagemaker.create_training_job(TrainingJobName=again, **{name: interrupted[name] for name in names})
+    described = partial(sagemaker.describe_training_job, TrainingJobName=again)
+    until(lambda: described()["TrainingJobStatus"] != "InProgress")
+    assert described()["TrainingJobStatus"] == "Completed"
+    place = {"logGroupName": "/aws/sagemaker/TrainingJobs"}
+    (stream,) = logs.describe_log_streams(**place, logStreamNamePrefix=f"{again}/")["logStreams"]
+    events = logs.get_log_events(**place, logStreamName=stream["logStreamName"], startFromHead=True)["events"]
+    told = [int(found[1]) for event in events if (found := re.search(r"\bepoch=(\d+)", event["message"]))]
+    assert told == list(range(done + 1, 5))
+    models = stack.bucket("model")
+    model_id = models.get_json(contract.candidate_key(arn.rpartition(":")[2]))["model_id"]
+    assert len(models.get_json(contract.model_key(model_id, contract.MODEL_METRICS))["history"]) == 4
 
 
 def checkpoints(stack: Stack) -> list[str]:

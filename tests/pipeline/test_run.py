@@ -17,7 +17,10 @@ import pytest
 from tests.pipeline.grants import check_grants
 from tests.pipeline.stack import until
 
-SMALL = ("--sim", "tickers=4", "--sim", "sessions=5", "--set", "training.epochs=1", "--set", "serving.speed=100000")
+SMALL = (
+    *("--sim", "tickers=4", "--sim", "sessions=5", "--set", "dataset.validation_days=1"),
+    *("--set", "training.epochs=1", "--set", "serving.speed=100000"),
+)
 ANY_MODEL = ("--set", "gate.min_skill=-1")
 """So short a training is for the way to serving, not for the model."""
 EVERY_STATE = [

@@ -10,17 +10,11 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, settings
 
 from app import contract
 from app.tables import arrow_schema
 from tests.fakes import FakeS3
 from tests.yahoo_server import LocalYahoo, local_yahoo
-
-settings.register_profile(
-    "shared machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("shared machine")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def built(bars: pa.Table = BARS, **changed: Any) -> Dataset:
     settings: dict[str, Any] = {
         "window_min": WINDOW,
         "horizons_min": (1, HORIZON),
+        "validation_days": 1,
         "test_days": 1,
         "max_filled_share": 0.5,
     } | changed
@@ -201,7 +202,7 @@ def test_broken_bars_of_a_day_that_is_left_out_do_no_harm() -> None:
 
 def test_the_report_is_json_and_progress_counts_tickers() -> None:
     told: list[tuple[int, int]] = []
-    settings = DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), test_days=1)
+    settings = DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), validation_days=1, test_days=1)
     dataset = build_dataset(BARS, SESSIONS, settings, lambda done, total: told.append((done, total)))
     assert to_json(dataset.report())
     assert told == [(0, 2), (1, 2), (2, 2)]

@@ -77,7 +77,7 @@ def test_a_bar_changes_no_row_before_it_and_of_other_tickers_the_market_s_return
 
 SESSIONS = make_sessions(30, 30, 30, 30)
 BARS = market_bars(["LIQ", "OTHER", "THIN"], SESSIONS, gaps={"THIN": 4})
-SETTINGS = DatasetSettings(window_min=5, horizons_min=(1, 3), test_days=1, max_filled_share=0.5)
+SETTINGS = DatasetSettings(window_min=5, horizons_min=(1, 3), validation_days=1, test_days=1, max_filled_share=0.5)
 
 
 def decisions(dataset: Dataset, until: int) -> dict[tuple[str, str, int], bytes]:
@@ -132,7 +132,7 @@ LONG = make_sessions(*[90] * 8)
 HORIZON = 3
 TICKERS = ("A", "B", "C", "D")
 A_MINUTE, A_DAY = 60, 86_400
-LOOKING_AHEAD = DatasetSettings(window_min=5, horizons_min=(HORIZON,), test_days=2)
+LOOKING_AHEAD = DatasetSettings(window_min=5, horizons_min=(HORIZON,), validation_days=1, test_days=2)
 
 
 def planted(where: str, later_s: int) -> pa.Table:

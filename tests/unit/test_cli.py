@@ -33,6 +33,7 @@ PLACE = {
     contract.ENV_RUN_ID: "r",
 }
 SESSIONS = make_sessions(*[20] * 4)
+SMALL = tuple(f"--set=dataset.{size}" for size in ("window_min=5", "horizons_min=[2]", "validation_days=1"))
 
 
 class Ended(NamedTuple):
@@ -324,7 +325,7 @@ def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s
     days = [session.day.isoformat() for session in SESSIONS]
     market.put_json(contract.coverage_key("r"), {"days": days})
     s3.puts.clear()
-    ended = stockflow("dataset", "--set", "dataset.window_min=5", "--set", "dataset.horizons_min=[2]")
+    ended = stockflow("dataset", *SMALL)
     assert (ended.status, ended.err) == (0, "")
     # Two tickers: 20 - 7 minutes to train on and to validate on, 40 to test on.
     assert ended.out.splitlines()[-1].startswith("dataset: 132 rows in ")
@@ -343,8 +344,7 @@ def test_days_that_the_run_does_not_hold_are_left_out_of_its_dataset(stockflow: 
         put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
     days = [session.day.isoformat() for session in SESSIONS[1:]]
     market.put_json(contract.coverage_key("r"), {"days": days})
-    sizes = ["dataset.window_min=5", "dataset.horizons_min=[2]", "dataset.test_days=1"]
-    assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
+    assert stockflow("dataset", *SMALL, "--set", "dataset.test_days=1").status == 0
     assert market.get_json(contract.result_key("r", "dataset"))["days"]["train"] == days[:1]
 
 
@@ -353,8 +353,7 @@ def test_a_run_that_ingested_nothing_takes_the_sessions_whose_bars_are_stored(st
     put_table(market, contract.bars_key(SESSIONS[0].day, "s"), market_bars(["OTHER"], SESSIONS[:1]))
     for session in SESSIONS[1:]:
         put_table(market, contract.bars_key(session.day, "s"), market_bars(["A"], [session]))
-    sizes = ["dataset.window_min=5", "dataset.horizons_min=[2]", "dataset.test_days=1"]
-    assert stockflow("dataset", *(word for size in sizes for word in ("--set", size))).status == 0
+    assert stockflow("dataset", *SMALL, "--set", "dataset.test_days=1").status == 0
     days = [session.day.isoformat() for session in SESSIONS[1:]]
     found = market.get_json(contract.result_key("r", "dataset"))["days"]
     assert [*found["train"], *found["validation"], *found["test"]] == days

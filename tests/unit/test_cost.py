@@ -88,8 +88,8 @@ def test_a_training_run_costs_what_a_calculation_by_hand_says() -> None:
     context = ("settings.training.epochs=3", "training.instances=2", "training.instance_type=ml.g5.xlarge")
     assume = ("tickers=10", "training_overhead_min=3", "sequences_per_s=1000", "rank_efficiency=0.5")
     lines = priced(*context, assume=assume)["training_run"]
-    # 21 sessions less 1 and 2, 390 - 60 - 5 + 1 windows each; two ranks of half the speed are as fast as one.
-    hours = 2 * (180 + 3 * 10 * 18 * 326 / 1000) / 3600
+    # 21 sessions less 3 and 2, 390 - 60 - 5 + 1 windows each; two ranks of half the speed are as fast as one.
+    hours = 2 * (180 + 3 * 10 * 16 * 326 / 1000) / 3600
     assert usd(lines, "train", "ml.g5.xlarge") == pytest.approx(hours * 1.408)
     assert usd(lines, "workflow") + usd(lines, "train") == pytest.approx(total(lines))
 
@@ -100,7 +100,7 @@ def test_several_horizons_store_as_many_predictions_and_leave_fewer_training_win
     # Two texts of 16 bytes at most, an int32 twice, and eight times 8 bytes: of 250 sessions, 390 minutes, 10 tickers.
     row = 2 * 16 + 2 * 4 + 8 * 8
     assert (three.stored_gb - one.stored_gb) * 1e9 == pytest.approx(250 * 390 * 10 * 2 * row)
-    assert (one.sequences, three.sequences) == (10 * 18 * 326, 10 * 18 * 321)
+    assert (one.sequences, three.sequences) == (10 * 16 * 326, 10 * 16 * 321)
 
 
 def test_a_session_in_real_time_keeps_two_nodes_for_six_hours_and_a_half() -> None:

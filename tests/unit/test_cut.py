@@ -25,7 +25,9 @@ BARS = market_bars(["LIQ", "THIN"], SESSIONS, gaps={"THIN": 4})
 
 
 def built(bars: pa.Table = BARS) -> Dataset:
-    settings = DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), test_days=1, max_filled_share=0.5)
+    settings = DatasetSettings(
+        window_min=WINDOW, horizons_min=(HORIZON,), validation_days=1, test_days=1, max_filled_share=0.5
+    )
     return build_dataset(bars, SESSIONS, settings)
 
 

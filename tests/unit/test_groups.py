@@ -23,7 +23,7 @@ from tests.fakes import FakeS3, bucket, make_bars, make_sessions, market_bars
 
 SESSIONS = make_sessions(30, 20, 30, 30, 30)
 TICKERS = ["LIQ", "RARE", "THIN"]
-SETTINGS = DatasetSettings(window_min=5, horizons_min=(1, 3), test_days=1, max_filled_share=0.5)
+SETTINGS = DatasetSettings(window_min=5, horizons_min=(1, 3), validation_days=1, test_days=1, max_filled_share=0.5)
 BARS = pa.concat_tables(
     [
         market_bars(["LIQ"], SESSIONS),

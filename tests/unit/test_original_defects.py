@@ -59,7 +59,9 @@ OF_ONE_TICKER = [n for n in contract.FEATURES if n not in {"relative_volume", "m
 
 
 def built(bars: pa.Table) -> Dataset:
-    return build_dataset(bars, SESSIONS, DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), test_days=1))
+    return build_dataset(
+        bars, SESSIONS, DatasetSettings(window_min=WINDOW, horizons_min=(HORIZON,), validation_days=1, test_days=1)
+    )
 
 
 def windows_of(dataset: Dataset, split: str) -> WindowSet:

@@ -71,8 +71,8 @@ def equal(a: TickerBars, b: TickerBars) -> bool:
 # --- the calendar ---------------------------------------------------------------------------------
 
 
-def test_the_default_span_is_ten_sessions_with_a_half_day_and_without_thanksgiving(market: Market) -> None:
-    assert len(market.days) == 10
+def test_the_default_span_is_twelve_sessions_with_a_half_day_and_without_thanksgiving(market: Market) -> None:
+    assert len(market.days) == 12
     assert HALF_DAY in market.days
     assert date(2025, 11, 27) not in market.days
     assert market.end == datetime(2025, 12, 5, 21, 0, tzinfo=UTC)
@@ -302,7 +302,7 @@ def test_without_momentum_nothing_is_attainable() -> None:
 
 def test_attainable_skill_of_some_days_counts_these_days_alone(market: Market) -> None:
     forecast, realised, session = pooled(DEFAULT, market)
-    last_two = session >= 8
+    last_two = session >= 10
     expected = skill(forecast[last_two], realised[last_two])
     assert attainable_skill(DEFAULT, market, HORIZON_MIN, market.days[-2:]) == pytest.approx(expected)
     with pytest.raises(ValueError, match="no forecast with a target"):

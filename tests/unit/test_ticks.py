@@ -78,7 +78,9 @@ def test_the_order_of_a_poll_s_bars_changes_no_bit() -> None:
 def test_whole_polls_are_what_training_has_to_the_last_bit() -> None:
     sessions = make_sessions(30, 30, 30)
     market = market_bars([f"T{i}" for i in range(9)], sessions, gaps={"T3": 3, "T5": 2})
-    wanted = of_dataset(market, sessions, DatasetSettings(window_min=5, horizons_min=(2,), test_days=1))
+    wanted = of_dataset(
+        market, sessions, DatasetSettings(window_min=5, horizons_min=(2,), validation_days=1, test_days=1)
+    )
     assert len(wanted) > 500
     assert of_polls(market).items() >= wanted.items()
 
@@ -87,7 +89,7 @@ def test_whole_polls_of_real_bars_are_what_training_has_to_the_last_bit(real_bar
     sessions = sessions_between(date(2026, 3, 20), date(2026, 3, 24))
     since = pa.scalar(sessions[0].open_ts * 1000).cast(real_bars["ts"].type)
     market = real_bars.filter(pc.greater_equal(real_bars["ts"], since))
-    wanted = of_dataset(market, sessions, DatasetSettings(test_days=1))
+    wanted = of_dataset(market, sessions, DatasetSettings(validation_days=1, test_days=1))
     assert len(wanted) > 30_000
     assert of_polls(market).items() >= wanted.items()
 
