@@ -6,6 +6,8 @@ TESTS ?= tests
 # Of test: processes that share all tests. Which stay together, and which begin, says tests/conftest.py.
 AT_ONCE ?= 2
 SHARE_OUT := --dist loadscope --no-loadscope-reorder
+# Tests start hundreds of Pythons: where the environment forbids .pyc files, each would compile its packages anew.
+KEEPING_COMPILED := PYTHONDONTWRITEBYTECODE=
 STACKS ?= '*-compute'
 # Of bench-ingest, see docs/benchmarks.md.
 TICKERS ?= 100
@@ -39,7 +41,7 @@ run: setup ## run the whole flow on this machine; MARKET=simulated, ARGS='...' a
 	$(BIN)/stockflow run --market "$(MARKET)" $(ARGS)
 
 test: setup ## run the tests in TESTS=tests, all of them in AT_ONCE=2 processes; ARGS='-k name' are passed on to pytest
-	$(BIN)/pytest $(if $(filter tests,$(TESTS)),--numprocesses $(AT_ONCE) $(SHARE_OUT)) $(TESTS) $(ARGS)
+	$(KEEPING_COMPILED) $(BIN)/pytest $(if $(filter tests,$(TESTS)),--numprocesses $(AT_ONCE) $(SHARE_OUT)) $(TESTS) $(ARGS)
 
 chaos: setup ## run the heavy fault tests that `make test` only samples
 	$(BIN)/pytest -m chaos tests $(ARGS)

@@ -93,6 +93,7 @@ class Spec:
             horizons_min=tuple(horizons_min),
             scales={ticker: of(scale) for ticker, scale in self.scales.items()},
             default_scale=of(self.default_scale),
+            calibration=tuple(self.calibration[i] for i in places) if self.calibration else self.calibration,
         )
 
     def to_json(self) -> dict[str, Any]:

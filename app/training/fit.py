@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from app.sessions import utc
 from app.settings import TrainingSettings
 from app.training.checkpoint import Checkpoints
 from app.training.model import build_model
-from app.training.native import is_available
+from app.training.native import why_not
 from app.training.part import Batch, Part
 from app.training.resumption import Row, all_losses, resume, save
 from app.training.schedule import learning_rate
@@ -194,8 +195,13 @@ class _Fitting:
         self.kernel_s = hvd.broadcast_object(mine, root_rank=0, name="kernel")
         if self.kernel_s:
             return min(self.kernel_s, key=self.kernel_s.__getitem__)
-        able = self._settings.precision == "float32" and is_available()
-        return "native" if float(hvd.allreduce(tf.constant(float(able)), op=hvd.Min, name="native")) else "xla"
+        if self._settings.precision != "float32":
+            return "xla"
+        obstacle = why_not()
+        if obstacle:
+            print(f"rank {hvd.rank()}: the LSTM layer is left to XLA, at half the speed: {obstacle}", file=sys.stderr)
+        anywhere = hvd.allreduce(tf.constant(float(bool(obstacle))), op=hvd.Max, name="native")
+        return "xla" if float(anywhere) else "native"
 
 
 def _in_float32(model: Any, settings: TrainingSettings) -> Any:

@@ -127,8 +127,8 @@ def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving
         if _names(held, candidate):  # by this very call, whose first answer was lost
             return held
         raise TrainingError(
-            f"model {held.get('model_id', 'none')} took over while model {model_id} was being"
-            " promoted: it is not promoted; train the run again"
+            f"{contract.CURRENT_MODEL_KEY} was written by another promotion at the same moment, and names model"
+            f" {held.get('model_id', 'none')}: model {model_id} is not promoted; promote it again"
         ) from exc
     return pointer
 

@@ -185,8 +185,9 @@ class StoredSplit:
                 windows = window_set(table, self.spec, self.max_filled_share)
                 if (len(table), len(windows)) != self.groups[number]:
                     raise StorageError(
-                        f"{self.source.name}/{self.key} holds {len(windows)} windows in row group {number}, not"
-                        f" {self.groups[number].windows} as its spec.json tells: make the dataset again"
+                        f"{self.source.name}/{self.key} holds {len(windows)} windows in {len(table)} rows in row group"
+                        f" {number}, not {self.groups[number].windows} in {self.groups[number].rows} as its spec.json"
+                        " tells: make the dataset again"
                     )
                 yield windows
 

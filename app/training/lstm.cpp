@@ -280,8 +280,13 @@ inline void hidden_gradient(int gates, const float* weights, const Vec* by_gates
 
 template <int WIDTH, int... INDEX>
 inline void exchange(Vec& a, Vec& b, std::integer_sequence<int, INDEX...>) {
+#if defined(__clang__) || __GNUC__ >= 12
     const Vec low = __builtin_shufflevector(a, b, (INDEX & WIDTH ? LANES + INDEX - WIDTH : INDEX)...);
     b = __builtin_shufflevector(a, b, (INDEX & WIDTH ? LANES + INDEX : INDEX + WIDTH)...);
+#else
+    const Vec low = __builtin_shuffle(a, b, Int{(INDEX & WIDTH ? LANES + INDEX - WIDTH : INDEX)...});
+    b = __builtin_shuffle(a, b, Int{(INDEX & WIDTH ? LANES + INDEX : INDEX + WIDTH)...});
+#endif
     a = low;
 }
 

@@ -47,6 +47,7 @@ class NativeLstm:
     def __init__(self, layer: Any, *, steps: int, minutes: int, threads: int) -> None:
         self._library = load_library()
         self._layer, self._steps, self._minutes = layer, steps, minutes
+        self._ranges: list[slice] = []
         self._parts = [_Part(self._library) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -82,6 +83,7 @@ class _Part:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._kept = np.empty(0, np.uint8)
+        self._shape, self._recurrent = (0, 0, 0, 0), np.empty(0, np.float32)
 
     def forward(self, rows: Rows, starts: Index, steps: int, minutes: int, weights: list[Rows], hidden: Rows) -> None:
         """Write the last hidden states into `hidden`."""
@@ -114,23 +116,25 @@ def _at(array: Any) -> int:
     return address
 
 
-def is_available() -> bool:
-    """Whether this machine can compile the layer, or has done so before."""
+def why_not() -> str:
+    """Why this machine cannot compile the layer; empty where it can, or has done so before."""
     try:
         load_library()
-    except TrainingError:
-        return False
-    return True
+    except TrainingError as exc:
+        return str(exc)
+    return ""
 
 
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL:
     """The compiled layer; TrainingError when there is no compiler, or none that compiles it."""
-    kept = _kept_at(os.environ)
-    if kept.is_file():
-        return _open(kept)
+    name = _name(os.environ)
+    kept = _cache(os.environ) / name
+    with suppress(OSError, TrainingError):  # not there, not readable or broken: it is made again
+        if kept.is_file():
+            return _open(kept)
     with tempfile.TemporaryDirectory(prefix="stockflow-native-") as folder:
-        made = _compile(Path(folder, kept.name), os.environ)
+        made = _compile(Path(folder, name), os.environ)
         library = _open(made)
         with suppress(OSError):  # a home that cannot be written to: each process compiles it again
             _keep(made, kept)
@@ -141,20 +145,25 @@ def _open(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as exc:
-        raise TrainingError(f"{path} cannot be loaded ({exc}): delete it, or set training.kernel=xla") from exc
+        raise TrainingError(f"what {_SOURCE.name} became cannot be loaded ({exc}): set training.kernel=xla") from exc
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
 
 
-def _kept_at(environ: Mapping[str, str]) -> Path:
-    """Where the compiled layer is kept: named by what it is made of and for, so that machines may share a home."""
+def _name(environ: Mapping[str, str]) -> str:
+    """The file's name tells what it is made of and for, so that machines may share a home."""
     made_of = [_SOURCE.read_text(encoding="utf-8"), *_FLAGS, environ.get("CXX", ""), _processor()]
-    name = f"lstm-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
+    return f"lstm-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    """The folder of compiled layers; one that nobody can write to where there is no home."""
     if given := environ.get(contract.ENV_CACHE_DIR):
-        return Path(given).expanduser() / "native" / name
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stockflow" / "native" / name
+        return Path(os.path.expanduser(given), "native")  # Path.expanduser raises without a home
+    home = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home, "stockflow", "native")
 
 
 def _compile(made: Path, environ: Mapping[str, str]) -> Path:
@@ -174,10 +183,10 @@ def _compile(made: Path, environ: Mapping[str, str]) -> Path:
 def _keep(made: Path, kept: Path) -> None:
     """A copy that appears whole: several ranks may come here at once."""
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-        file.write(made.read_bytes())
-    Path(file.name).chmod(0o755)
-    Path(file.name).replace(kept)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        copy = Path(folder, kept.name)
+        shutil.copy(made, copy)
+        copy.replace(kept)
 
 
 def _processor() -> str:

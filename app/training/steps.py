@@ -1,4 +1,4 @@
-"""The compiled parts of training: one step over all ranks, and forecasts in fixed chunks.
+"""One step over all ranks, and forecasts in fixed chunks.
 
 With Keras 3, Horovod's own optimizer wrapper and tape do not average gradients, and do not say so. What
 averages: gradients taken with respect to `variable.value` in one function, `hvd.grouped_allreduce` outside of
@@ -63,7 +63,7 @@ class TrainStep:
         compression = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}[settings.compression]
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         self._units, self._dropped = settings.lstm_units, settings.dropout
-        self._seed = settings.seed + hvd.rank()
+        self._seed = settings.seed, hvd.rank()
 
         def apply(loss: Any, gradients: Any, rate: Any) -> Any:
             inner.learning_rate.assign(rate)
@@ -93,7 +93,9 @@ class TrainStep:
 
         It follows from seed, rank and step: there is nothing to remember between steps.
         """
-        drawn = np.random.default_rng((self._seed, number)).random((count, self._units), np.float32)
+        # Three numbers, the last one not 0: none of the streams of app.training.part.
+        random = np.random.default_rng((*self._seed, number + 1))
+        drawn = random.random((count, self._units), np.float32)
         return np.where(drawn >= self._dropped, np.float32(1 / (1 - self._dropped)), np.float32(0))
 
 

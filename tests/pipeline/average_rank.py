@@ -1,7 +1,8 @@
 """One rank of a job that takes a few steps of given windows: what test_training.py starts under mpirun.
 
-``python -m tests.pipeline.average_rank FOLDER BATCH KERNEL``: each rank takes its own BATCH of the same 256 windows,
-in order, and writes weights and optimizer state to FOLDER/<kernel>-<ranks>-<rank>.npz.
+``python -m tests.pipeline.average_rank FOLDER BATCH KERNEL DROPOUT MINUTES``: each rank takes its own BATCH of the same
+256 windows, in order, with that dropout and resolution, and writes weights and optimizer state to
+FOLDER/<kernel>-<dropout>-<ranks>-<rank>.npz.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def given() -> WindowSet:
     )
 
 
-def main(folder: str, batch: int, kernel: str) -> None:
+def main(folder: str, batch: int, kernel: str, dropout: float, minutes: int) -> None:
     hvd.init()
     NativeGradients.PART = 48  # a batch goes through in parts, the last one smaller
-    settings = TrainingSettings(dropout=0, lstm_units=8, dense_units=8)
+    settings = TrainingSettings(dropout=dropout, resolution_min=minutes, lstm_units=8, dense_units=8)
     keras.utils.set_random_seed(hvd.rank())  # ranks begin alike because rank 0 tells them
     model = build_model(12, 3, 2, settings)
     optimizer = make_optimizer(model, settings)
@@ -53,8 +54,8 @@ def main(folder: str, batch: int, kernel: str) -> None:
     for number in range(STEPS):
         step(Resident(given()), chosen, rate=0.01, number=number)
     state = {f"{number:04d}": array for number, array in enumerate(get_state(model, optimizer))}
-    np.savez(Path(folder, f"{kernel}-{hvd.size()}-{hvd.rank()}.npz"), allow_pickle=False, **state)
+    np.savez(Path(folder, f"{kernel}-{dropout:g}-{hvd.size()}-{hvd.rank()}.npz"), allow_pickle=False, **state)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), int(sys.argv[5]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from app import contract
-from app.errors import ObjectChanged
+from app.errors import ObjectChanged, TrainingError
 from app.processes import find_program
 from app.serving.scoring import Scorer, current_model_id, read_spec
 from app.training.inputs import read_dataset
@@ -116,29 +117,53 @@ def test_step_times_are_those_of_the_steps_that_ran(trained: World) -> None:
 
 
 def test_two_ranks_average_their_gradients(world: World, tmp_path: Path) -> None:
-    """Two ranks with 128 windows each take the steps that one rank takes with all 256: weights and Adam's moments.
-
-    And the native kernel takes those that TensorFlow takes.
-    """
-    for ranks, batch, kernel in ((2, 128, "xla"), (2, 128, "native"), (1, 256, "xla")):
-        rank = [sys.executable, "-m", "tests.pipeline.average_rank", str(tmp_path), str(batch), kernel]
-        done = subprocess.run(
-            [*mpirun_command(find_program("mpirun", "openmpi-bin"), ranks), *rank],
-            env=world.environ,
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stderr
-    alone = arrays(tmp_path / "xla-1-0.npz")
+    """Two ranks with 128 windows each take the steps that one rank takes with all 256: weights and Adam's moments."""
+    for ranks in (1, 2):
+        take_steps(world, tmp_path, ranks, 256 // ranks, "xla", "0", "1")
+    alone = arrays(tmp_path / "xla-0-1-0.npz")
     assert min(np.abs(array).max() for array in alone) > 0  # all of it has moved
+    assert_same_steps(tmp_path, "xla-0-2", alone)
+
+
+def test_the_native_layer_takes_the_steps_that_tensorflow_takes(world: World, tmp_path: Path) -> None:
+    """With dropout, and means over minutes."""
     for kernel in ("xla", "native"):
-        first, second = (arrays(tmp_path / f"{kernel}-2-{rank}.npz") for rank in range(2))
-        for mine, other, expected in zip(first, second, alone, strict=True):
-            np.testing.assert_array_equal(mine, other)
-            np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        take_steps(world, tmp_path, 2, 128, kernel, "0.3", "3")
+    assert_same_steps(tmp_path, "native-0.3-2", arrays(tmp_path / "xla-0.3-2-0.npz"))
+
+
+@pytest.mark.parametrize("kernel", ["native", "xla"])
+def test_a_loss_that_is_no_number_ends_the_job_with_its_batch(world: World, kernel: str) -> None:
+    done = run_ranks(world, 2, "tests.pipeline.broken_rank", kernel)
+    assert done.returncode == TrainingError.exit_code
+    told = [line for line in done.stderr.splitlines() if line.startswith("rank ")]
+    assert len(told) == 1
+    assert re.match(r"rank 1: the loss is nan in epoch 1 at step \d: with the batch of A as of 1970-01-01T", told[0])
+
+
+def take_steps(world: World, folder: Path, ranks: int, batch: int, *options: str) -> None:
+    done = run_ranks(world, ranks, "tests.pipeline.average_rank", str(folder), str(batch), *options)
+    assert done.returncode == 0, done.stderr
+
+
+def run_ranks(world: World, ranks: int, *program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*mpirun_command(find_program("mpirun", "openmpi-bin"), ranks), sys.executable, "-m", *program],
+        env=world.environ,
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def assert_same_steps(folder: Path, name: str, expected: list[Any]) -> None:
+    """Two ranks ended alike, to the last bit, and as expected."""
+    first, second = (arrays(folder / f"{name}-{rank}.npz") for rank in range(2))
+    for mine, other, array in zip(first, second, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+        np.testing.assert_allclose(mine, array, rtol=0, atol=1e-5 * np.abs(array).max())
 
 
 def arrays(path: Path) -> list[Any]:

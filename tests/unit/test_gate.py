@@ -245,7 +245,10 @@ def test_of_two_promotions_at_once_the_later_one_ends_without_a_trace(before: st
     if before:
         models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": before})
     s3.other = "newer"
-    with pytest.raises(TrainingError, match=r"^model newer took over while model m was being promoted: it is not prom"):
+    with pytest.raises(
+        TrainingError,
+        match=r"^models/current.json was written by another promotion .* names model newer: model m is not prom",
+    ):
         promote(models, "r", "m", NOW, serving=before)
     assert models.get_json(contract.CURRENT_MODEL_KEY) == {"model_id": "newer", "sha256": {}}
 

@@ -278,7 +278,7 @@ def test_groups_that_are_not_those_of_the_spec_are_refused(models: Bucket) -> No
     report = models.get_json(contract.dataset_spec_key("r"))
     report["groups"]["train"][1][1] -= 1
     models.put_json(contract.dataset_spec_key("r"), report)
-    told = r"train.parquet holds \d+ windows in row group 1, not \d+ as its spec.json tells: make the dataset again"
+    told = r"holds \d+ windows in \d+ rows in row group 1, not \d+ in \d+ as its spec.json tells: make the dataset"
     with pytest.raises(StorageError, match=told):
         train(models).read()
 

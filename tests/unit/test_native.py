@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from app import contract
 from app.errors import TrainingError
 from app.training import native
-from app.training.native import NativeLstm, is_available
+from app.training.native import NativeLstm, why_not
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FIRST_ROWS = 500
@@ -108,7 +109,21 @@ SHAPES: list[dict[str, int]] = [
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_states_and_gradients_are_those_of_the_layer_in_double_precision(shape: dict[str, int], threads: int) -> None:
-    of = case(**shape)
+    assert_right(case(**shape), threads)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64")
+@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64"])
+@pytest.mark.usefixtures("no_cache")
+def test_processors_without_avx512_compute_the_same(monkeypatch: pytest.MonkeyPatch, processor: str) -> None:
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in native._FLAGS]
+    monkeypatch.setattr(native, "_FLAGS", flags)
+    for shape in SHAPES:
+        assert_right(case(**shape), 1)
+
+
+def assert_right(of: Case, threads: int) -> None:
+    """The layer computes the reference's states, and gradients as their slopes are."""
     lstm = of.native(threads)
     np.testing.assert_allclose(lstm.forward(of.rows, of.starts), reference(of, of.weights), atol=2e-6)
     random = np.random.default_rng(5)
@@ -169,7 +184,7 @@ def test_it_is_compiled_once_and_kept(no_cache: Path, monkeypatch: pytest.Monkey
 def test_another_compiler_makes_another_one(no_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     native.load_library()
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    assert not is_available()
+    assert why_not().startswith("training.kernel=native takes a C++ compiler")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +207,30 @@ def test_a_machine_that_cannot_compile_it_says_so(
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(TrainingError, match=message):
         native.load_library()
-    assert not is_available()
+    assert why_not()
+
+
+def test_what_was_kept_and_is_broken_is_made_again(no_cache: Path) -> None:
+    native.load_library()
+    (kept,) = no_cache.iterdir()
+    made = kept.read_bytes()
+    kept.write_bytes(b"broken")
+    native.load_library()
+    assert [path.read_bytes() for path in no_cache.iterdir()] == [made]
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (contract.ENV_CACHE_DIR, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it does without an entry for the user
+    monkeypatch.setattr("pathlib.Path.is_file", raising_permission_error)
+    monkeypatch.setattr("pathlib.Path.mkdir", raising_permission_error)
+    native.load_library()
+
+
+def raising_permission_error(*args: Any, **kwargs: Any) -> bool:
+    raise PermissionError
 
 
 @pytest.mark.usefixtures("no_cache")
