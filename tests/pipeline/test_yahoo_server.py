@@ -139,9 +139,9 @@ def chart_path(ticker: str, start: date = MONDAY, end: date = SATURDAY, extra: s
 
 def test_bars_arrive_identical_in_every_minute_of_every_day(market: Market) -> None:
     weeks = [
-        (date(2025, 11, 20), date(2025, 11, 27)),
-        (date(2025, 11, 27), date(2025, 12, 4)),
-        (date(2025, 12, 4), SATURDAY),
+        (date(2025, 11, 19), date(2025, 11, 26)),
+        (date(2025, 11, 26), date(2025, 12, 3)),
+        (date(2025, 12, 3), SATURDAY),
     ]
     with running_server(market) as server:
         for ticker in market.tickers:
