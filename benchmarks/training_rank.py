@@ -1,6 +1,6 @@
 """Our arms: one rank of `app.training.fit`, started by mpirun. `python -m benchmarks.training_rank JOB`.
 
-Nothing stands in for the training itself: its part of the windows, its compiled step, its Horovod. The benchmark hands
+Nothing stands in for the training itself: its part of the windows, its step, its Horovod. The benchmark hands
 it windows from memory, keeps the first epoch short, and reads the clock as the second one begins and ends.
 """
 
@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> int:
         part = TimedPart(windows.between, job, watch)
         trained = fit(settings, part, windows.between(0, _VALIDATION), None, watchdog)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "horovod": horovod.__version__}
+    versions["kernel"] = trained.kernel
     watch.write(trained.history[-1]["loss"], versions, weight_diff=trained.rank_weight_max_diff)
     return 0
 
