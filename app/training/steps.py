@@ -1,12 +1,13 @@
 """One step over all ranks, and forecasts in fixed chunks.
 
 With Keras 3, Horovod's own optimizer wrapper and tape do not average gradients, and do not say so. What
-averages: gradients taken with respect to `variable.value` in one function, `hvd.grouped_allreduce` outside of
-it, then `apply_gradients`. Horovod's operations cannot stand inside a function that XLA compiles.
+averages: gradients taken with respect to `variable.value` in one function, `hvd.allreduce` outside of it, then
+`apply_gradients`. Horovod's operations cannot stand inside a function that XLA compiles.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -65,19 +66,25 @@ class TrainStep:
         self._units, self._dropped = settings.lstm_units, settings.dropout
         self._seed = settings.seed, hvd.rank()
 
-        def apply(loss: Any, gradients: Any, rate: Any) -> Any:
+        @tf.function(autograph=False, jit_compile=kernel != "graph")  # type: ignore[untyped-decorator]
+        def update(averaged: Any, rate: Any) -> None:
             inner.learning_rate.assign(rate)
+            terms = tf.split(averaged, [math.prod(variable.shape) for variable in variables])
+            shaped = [tf.reshape(term, variable.shape) for term, variable in zip(terms, variables, strict=True)]
+            optimizer.apply_gradients(zip(shaped, variables, strict=True))
+
+        def apply(loss: Any, gradient: Any, rate: Any) -> Any:
             broken = tf.cast(tf.logical_not(tf.math.is_finite(loss)), tf.float32)
-            averaged = gradients
+            averaged = tf.concat([gradient, [broken]], axis=0)  # as one tensor: Horovod's time goes by their number
             if hvd.size() > 1:  # alone, it would wait for Horovod's next cycle all the same
-                *averaged, broken = hvd.grouped_allreduce([*gradients, broken], op=hvd.Average, compression=compression)
-            optimizer.apply_gradients(zip(averaged, variables, strict=True))
-            return loss, broken
+                averaged = hvd.allreduce(averaged, op=hvd.Average, compression=compression, name="gradient")
+            update(averaged[:-1], rate)
+            return loss, averaged[-1]
 
         self._step = (
-            _native_step(NativeGradients(model, settings), apply)
+            _native_step(NativeGradient(model, settings), apply)
             if kernel == "native"
-            else _graph_step(make_gradients(model, optimizer, kernel), apply)
+            else _graph_step(make_gradient(model, optimizer, kernel), apply)
         )
 
     def __call__(self, data: Resident, chosen: Index, *, rate: float, number: int) -> tuple[Any, Any]:
@@ -99,12 +106,12 @@ class TrainStep:
         return np.where(drawn >= self._dropped, np.float32(1 / (1 - self._dropped)), np.float32(0))
 
 
-def _graph_step(gradients_of: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
+def _graph_step(gradient_of: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
     """All of a step in TensorFlow's graph, Horovod's operations included."""
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def whole(rows: Any, starts: Any, targets: Any, chosen: Any, kept: Any, rate: Any) -> Any:
-        return apply(*gradients_of(rows, starts, targets, chosen, kept), rate)
+        return apply(*gradient_of(rows, starts, targets, chosen, kept), rate)
 
     def step(data: Resident, chosen: Index, kept: Rows, rate: Any) -> Any:
         which = tf.constant(chosen.astype(np.int32))
@@ -113,18 +120,19 @@ def _graph_step(gradients_of: Callable[..., Any], apply: Callable[..., Any]) -> 
     return step
 
 
-def _native_step(gradients_of: NativeGradients, apply: Callable[..., Any]) -> Callable[..., Any]:
-    """The gradients outside of TensorFlow's graph, Horovod's operations inside."""
+def _native_step(gradient_of: NativeGradient, apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The gradient outside of TensorFlow's graph, Horovod's operations inside."""
     applied = tf.function(apply, autograph=False)
 
     def step(data: Resident, chosen: Index, kept: Rows, rate: Any) -> Any:
-        return applied(*gradients_of(data, chosen, kept), rate)
+        loss, gradient = gradient_of(data, chosen, kept)
+        return applied(tf.constant(loss), tf.constant(gradient), rate)
 
     return step
 
 
-class NativeGradients:
-    """(mean loss, gradients) of a batch on a CPU, with the LSTM layer of app.training.native.
+class NativeGradient:
+    """Mean loss and gradient of a batch on a CPU, with the LSTM layer of app.training.native.
 
     PART: windows that go forward and back together, which bounds what the layer keeps in between.
     """
@@ -145,38 +153,36 @@ class NativeGradients:
         above = keras.Model(model.get_layer("dropout").output, model.output)
 
         @tf.function(autograph=False, jit_compile=True)  # type: ignore[untyped-decorator]
-        def gradients_above(hidden: Any, kept: Any, targets: Any, share: Any) -> Any:
+        def gradient_above(hidden: Any, kept: Any, targets: Any, share: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([hidden, *values])
                 loss = tf.reduce_mean(window_losses(above(hidden * kept, training=True), targets)) * share
-            return loss, tape.gradient(loss, [hidden, *values])
+            by_hidden, *by_values = tape.gradient(loss, [hidden, *values])
+            return loss, by_hidden, _flat(by_values)
 
-        self._above = gradients_above
+        self._above = gradient_above
 
-    def __call__(self, data: Resident, chosen: Index, kept: Rows) -> tuple[Any, list[Any]]:
-        """As what make_gradients returns; kept: (batch, LSTM units)."""
+    def __call__(self, data: Resident, chosen: Index, kept: Rows) -> tuple[np.float32, Rows]:
+        """As what make_gradient returns."""
         windows = data.windows
-        parts = []
+        losses, gradients = [], []
         for first in range(0, len(chosen), self.PART):
             of_part = slice(first, first + self.PART)
             taken = chosen[of_part]
             hidden = self._lstm.forward(windows.rows, windows.starts[taken])
             share = np.float32(len(taken) / len(chosen))
-            loss, (by_hidden, *above) = self._above(
-                tf.constant(hidden), tf.constant(kept[of_part]), tf.constant(data.scaled[taken]), tf.constant(share)
-            )
-            parts.append([loss, *self._lstm.backward(by_hidden.numpy()), *above])
-        loss, *gradients = (
-            parts[0] if len(parts) == 1 else [tf.add_n(list(terms)) for terms in zip(*parts, strict=True)]
-        )
-        return loss, gradients
+            given = hidden, kept[of_part], data.scaled[taken], share
+            loss, by_hidden, by_values = (array.numpy() for array in self._above(*map(tf.constant, given)))
+            losses.append(loss)
+            gradients.append(np.concatenate([*map(np.ravel, self._lstm.backward(by_hidden)), by_values]))
+        return np.add.reduce(losses), np.add.reduce(gradients)
 
 
-def make_gradients(model: Any, optimizer: Any, kernel: str) -> Callable[..., Any]:
-    """The function (rows, starts, targets, chosen, kept) -> (mean loss, gradients), windows gathered inside of it.
+def make_gradient(model: Any, optimizer: Any, kernel: str) -> Callable[..., Any]:
+    """The function (rows, starts, targets, chosen, kept) -> (mean loss, its gradient), windows gathered inside of it.
 
     kept: (batch, LSTM units), what the LSTM's outputs are multiplied with. It is drawn by the caller: XLA's own random
-    numbers on a CPU took a fifth of the step.
+    numbers on a CPU took a fifth of the step. The gradient is that of all weights, one after the other (weights,).
     """
     values = [variable.value for variable in model.trainable_variables]
     scaled = optimizer.scale_loss if hasattr(optimizer, "scale_loss") else (lambda loss: loss)
@@ -185,16 +191,16 @@ def make_gradients(model: Any, optimizer: Any, kernel: str) -> Callable[..., Any
     above = keras.Model(model.get_layer("dropout").output, model.output)
 
     @tf.function(autograph=False, jit_compile=kernel == "xla")  # type: ignore[untyped-decorator]
-    def gradients_of(rows: Any, starts: Any, targets: Any, chosen: Any, kept: Any) -> Any:
+    def gradient_of(rows: Any, starts: Any, targets: Any, chosen: Any, kept: Any) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             hidden = below(_gather(rows, starts, chosen, window), training=True)
             forecast = above(hidden * tf.cast(kept, hidden.dtype), training=True)
             loss = tf.reduce_mean(window_losses(forecast, tf.gather(targets, chosen)))
             whole = scaled(loss)
-        return loss, tape.gradient(whole, values)
+        return loss, _flat(tape.gradient(whole, values))
 
-    made: Callable[..., Any] = gradients_of
+    made: Callable[..., Any] = gradient_of
     return made
 
 
@@ -206,11 +212,11 @@ def kernel_times(model: Any, optimizer: Any, data: Resident, batch: int) -> dict
     kept = tf.ones((batch, model.get_layer("lstm").units))
     taken: dict[str, float] = {}
     for kernel in ("xla", "graph"):
-        gradients_of = make_gradients(model, optimizer, kernel)
+        gradient_of = make_gradient(model, optimizer, kernel)
         for number in range(25):
             if number == 5:  # the first ones compile
                 started = time.perf_counter()
-            loss, _ = gradients_of(data.rows, data.starts, data.targets, chosen, kept)
+            loss, _ = gradient_of(data.rows, data.starts, data.targets, chosen, kept)
             float(loss)
         taken[kernel] = time.perf_counter() - started
     return taken
@@ -279,6 +285,10 @@ def rank_weight_max_diff(model: Any) -> float:
 def _gather(rows: Any, starts: Any, chosen: Any, window: int) -> Any:
     """Inputs (batch, window, features) of the windows numbered `chosen` (batch,)."""
     return tf.gather(rows, tf.gather(starts, chosen)[:, None] + tf.range(window, dtype=tf.int32))
+
+
+def _flat(gradients: list[Any]) -> Any:
+    return tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
 
 def _state(model: Any, optimizer: Any) -> list[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from app.dataset.windows import WindowSet
 from app.settings import TrainingSettings
 from app.training.model import build_model
-from app.training.steps import NativeGradients, Resident, TrainStep, broadcast, get_state, make_optimizer
+from app.training.steps import NativeGradient, Resident, TrainStep, broadcast, get_state, make_optimizer
 
 WINDOWS, STEPS = 256, 3
 
@@ -43,7 +43,7 @@ def given() -> WindowSet:
 
 def main(folder: str, batch: int, kernel: str, dropout: float, minutes: int) -> None:
     hvd.init()
-    NativeGradients.PART = 48  # a batch goes through in parts, the last one smaller
+    NativeGradient.PART = 48  # a batch goes through in parts, the last one smaller
     settings = TrainingSettings(dropout=dropout, resolution_min=minutes, lstm_units=8, dense_units=8)
     keras.utils.set_random_seed(hvd.rank())  # ranks begin alike because rank 0 tells them
     model = build_model(12, 3, 2, settings)

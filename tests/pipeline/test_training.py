@@ -20,6 +20,7 @@ from app.processes import find_program
 from app.serving.scoring import Scorer, current_model_id, read_spec
 from app.training.inputs import read_dataset
 from app.training.launch import mpirun_command
+from app.training.native import why_not
 from tests.pipeline.conftest import World
 
 _ROOT = Path(__file__).parents[2]
@@ -29,6 +30,7 @@ def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(t
     result = trained.result("train")
     metrics, model_id = result["metrics"], result["model_id"]
     assert (metrics["ranks"], metrics["rank_weight_max_diff"]) == (2, 0)
+    assert metrics["kernel"] == ("xla" if why_not() else "native")
     assert trained.models.keys(contract.checkpoints_prefix(model_id)) == [
         contract.checkpoint_key(model_id, epoch * metrics["steps_per_epoch"]) for epoch in (1, 2)
     ]
@@ -139,6 +141,19 @@ def test_a_loss_that_is_no_number_ends_the_job_with_its_batch(world: World, kern
     told = [line for line in done.stderr.splitlines() if line.startswith("rank ")]
     assert len(told) == 1
     assert re.match(r"rank 1: the loss is nan in epoch 1 at step \d: with the batch of A as of 1970-01-01T", told[0])
+
+
+def test_a_rank_that_is_late_is_waited_for_and_one_without_a_compiler_decides_for_all(
+    world: World, tmp_path: Path
+) -> None:
+    done = run_ranks(world, 2, "tests.pipeline.uneven_rank", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank ")) == [
+        f"rank {rank}: sum 3, xla, differs by 0" for rank in range(2)
+    ]
+    said = [line for line in done.stderr.splitlines() if line.startswith("rank ")]
+    assert len(said) == 1
+    assert said[0].startswith("rank 1: the LSTM layer is left to XLA, at half the speed: ")
 
 
 def take_steps(world: World, folder: Path, ranks: int, batch: int, *options: str) -> None:
