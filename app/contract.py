@@ -18,7 +18,7 @@ model bucket
     ``models/current.json``                           the pointer that serving follows
     ``training-jobs/<job>/...``                       what a training job leaves or tells its nodes; expires
 predictions bucket
-    ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``
+    ``predictions/dt=YYYY-MM-DD/<run>-<micro-batch>.parquet``  those of this micro-batch and of some that followed
     ``latest.json``                       the newest prediction of each ticker
 
 Every object is written whole under its final, deterministic key: a repeat overwrites it.
@@ -167,6 +167,14 @@ METRIC_REQUESTS: Final = "YahooRequests"
 METRIC_RATE_LIMITED: Final = "YahooRateLimited"
 METRIC_STREAM_LAG: Final = "StreamLag"
 METRIC_PREDICTIONS: Final = "Predictions"
+METRIC_BATCH: Final = "MicroBatch"
+METRIC_TICKS: Final = "Ticks"
+METRIC_LATE: Final = "LateTicks"
+METRIC_DUPLICATE: Final = "DuplicateTicks"
+METRIC_REVISED: Final = "RevisedTicks"
+METRIC_SKIPPED: Final = "SkippedTicks"
+METRIC_MODEL_REFUSED: Final = "ModelRefused"
+"""1 while the promoted model is not the one that the stream uses, because it cannot be."""
 TRAINING_METRICS: Final = ("loss", "validation_loss", "s_per_epoch", "sequences_per_s")
 """What rank 0 prints after each epoch as ``name=value`` words; SageMaker reads them from its log."""
 
@@ -270,6 +278,11 @@ def stream_key(run_id: str) -> str:
     return f"{RUNS_PREFIX}{run_id}/stream.json"
 
 
+def stream_health_key(run_id: str) -> str:
+    """How the run's stream fares: written anew every few seconds while it runs, and at its end."""
+    return f"{RUNS_PREFIX}{run_id}/stream-health.json"
+
+
 def warm_state_key(run_id: str) -> str:
     """Window state from stored bars with which a stream starts (Arrow IPC)."""
     return f"{RUNS_PREFIX}{run_id}/warm.arrow"
@@ -359,9 +372,19 @@ PREDICTIONS_PREFIX: Final = "predictions/"
 LATEST_PREDICTIONS_KEY: Final = "latest.json"
 
 
+def predictions_run_prefix(day: date, run_id: str) -> str:
+    """Prefix of a run's predictions for bars of one day; keys of another run may begin with it too."""
+    return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/{run_id}-"
+
+
 def predictions_key(day: date, run_id: str, micro_batch: int) -> str:
-    """Predictions of one micro-batch for bars of one day: a repeated micro-batch overwrites itself."""
-    return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/{run_id}-{micro_batch:08d}.parquet"
+    """Predictions for bars of one day, from this micro-batch on: each one writes the object anew until it is full."""
+    return f"{predictions_run_prefix(day, run_id)}{micro_batch:08d}.parquet"
+
+
+def predictions_micro_batch(key: str) -> int:
+    """The first micro-batch of a predictions object."""
+    return int(key.rpartition("-")[2].removesuffix(".parquet"))
 
 
 def predictions_run(key: str) -> str:

@@ -21,7 +21,11 @@ from botocore.config import Config
 
 from app import contract
 
-_UNITS: Final = {contract.METRIC_COVERAGE: "None", contract.METRIC_STREAM_LAG: "Seconds"}
+_UNITS: Final = {
+    contract.METRIC_COVERAGE: "None",
+    contract.METRIC_STREAM_LAG: "Seconds",
+    contract.METRIC_BATCH: "Seconds",
+}
 """CloudWatch's unit of each metric; one that is not named here is a Count."""
 _CONFIG: Final = Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 2})
 

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import IO
 
 from app.errors import MissingProgram, SettingsError
@@ -67,6 +68,45 @@ def find_java(environ: Mapping[str, str]) -> str:
     if not java.is_file():
         raise SettingsError(f"JAVA_HOME={home} holds no bin/java: unset it, or name a Java 17 runtime")
     return str(java)
+
+
+class StopSignals:
+    """Whether SIGTERM or SIGINT has come; a second one ends the program at once, as without this."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._number = 0
+
+    def end(self) -> None:
+        """End the program as the signal would have, if one has come."""
+        if self._number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.asked:
+            raise SystemExit(128 + self._number)
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self.asked:
+            self.end()
+        self.asked, self._number = True, number
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Let the work inside end by itself when a signal comes, and the program after it.
+
+    Only in the main thread, to which signals go. What the work raises after a signal, to others of its group too,
+    says nothing.
+    """
+    stopped = StopSignals()
+    numbers = (signal.SIGTERM, signal.SIGINT) if current_thread() is main_thread() else ()
+    before = {number: signal.signal(number, stopped.take) for number in numbers}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stopped.end()
 
 
 class Child:

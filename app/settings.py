@@ -142,6 +142,10 @@ class GateSettings(_Group):
 class ServingSettings(_Group):
     """Phase III: ticks in, predictions out."""
 
+    source: Annotated[Literal["s3"], Field(description="where ticks come from: objects in the market bucket")] = "s3"
+    feed: Annotated[
+        Literal["replay", "live"], Field(description="what the feed brings: the last stored session, or today's")
+    ] = "replay"
     speed: Annotated[
         float, Field(gt=0, le=1e6, description="replay speed: 1 is real time, 600 ten minutes a second")
     ] = 600.0
@@ -149,6 +153,15 @@ class ServingSettings(_Group):
     buckets: Annotated[int, Field(ge=1, le=8192, description="groups of tickers that share one state")] = 2
     trigger_s: Annotated[float, Field(ge=0, le=60, description="time between micro-batches; 0 is back to back")] = 0.0
     poll_s: Annotated[float, Field(gt=0, le=60, description="how often the end of the feed is looked for")] = 0.5
+    micro_batch_limit: Annotated[
+        int, Field(ge=1, le=10_000, description="polls of the market that one micro-batch takes at most")
+    ] = 60
+    watermark_min: Annotated[
+        int, Field(ge=1, le=60, description="minutes into which a late or revised bar is still taken")
+    ] = 5
+    object_rows: Annotated[
+        int, Field(ge=1, le=1_000_000, description="predictions from which on the next ones begin a new S3 object")
+    ] = 20_000
     idle_timeout_s: Annotated[
         float, Field(gt=0, description="a stream that neither sees a tick nor the end of the feed this long fails")
     ] = 120.0

@@ -1,4 +1,4 @@
-"""What each micro-batch tells CloudWatch."""
+"""What the stream tells CloudWatch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app import contract
 from app.clock import Clock
 from app.errors import StorageError
 from app.metrics import Emit
+from app.serving.sink import BatchSummary
 from app.sessions import market_day, utc
 from app.storage import Bucket
 
@@ -15,7 +16,7 @@ _SILENCE = timedelta(minutes=1)
 
 
 class BatchMetrics:
-    """Publishes how many predictions a micro-batch stored, and how far the stream lags behind its feed.
+    """Publishes what a micro-batch came to, how long it took, and how far the stream lags behind its feed.
 
     The lag is the age of the newest tick object in the micro-batch when its predictions lie in S3, in
     seconds; S3 knows an object's time to the second. Not the age of the bar: a replay feeds bars of hours
@@ -29,14 +30,25 @@ class BatchMetrics:
         self._emit = emit
         self._told = clock()
 
-    def __call__(self, rows: int, newest_ts: int) -> None:
-        """Publish one micro-batch: `rows` predictions, the newest for the bar that starts at `newest_ts` (epoch s)."""
+    def __call__(self, summary: BatchSummary) -> None:
+        """Publish what one micro-batch came to."""
         self._told = self._clock()
-        metrics = {contract.METRIC_PREDICTIONS: float(rows)}
-        lag_s = self._lag_s(newest_ts)
+        metrics = {
+            contract.METRIC_PREDICTIONS: float(summary.predictions),
+            contract.METRIC_TICKS: float(summary.ticks),
+            contract.METRIC_LATE: float(summary.late),
+            contract.METRIC_DUPLICATE: float(summary.duplicate),
+            contract.METRIC_REVISED: float(summary.revised),
+            contract.METRIC_SKIPPED: float(summary.skipped),
+        }
+        lag_s = None if summary.newest_ts is None else self._lag_s(summary.newest_ts)
         if lag_s is not None:
             metrics[contract.METRIC_STREAM_LAG] = lag_s
         self._emit(metrics)
+
+    def progress(self, micro_batch_s: float, *, refused: bool) -> None:
+        """Publish how long a micro-batch took, and whether a promoted model is not used because it cannot be."""
+        self._emit({contract.METRIC_BATCH: micro_batch_s, contract.METRIC_MODEL_REFUSED: float(refused)})
 
     def alive(self) -> None:
         """Publish no predictions, once in a minute without a micro-batch: an alarm does not see what is missing."""

@@ -34,6 +34,7 @@ class CheckpointFolder:
     def __init__(self, spark: SparkSession, uri: str) -> None:
         self.uri = uri
         jvm: Any = spark.sparkContext._jvm
+        self._jvm = jvm
         try:
             self._path = jvm.org.apache.hadoop.fs.Path(uri)
             self._files = self._path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
@@ -46,6 +47,28 @@ class CheckpointFolder:
             return bool(self._files.exists(self._path))
         except Py4JJavaError as exc:
             raise self._not_reached(exc) from exc
+
+    def planned(self) -> str:
+        """JSON of the offset up to which micro-batches were planned, the last one perhaps not done; "" without one.
+
+        Spark's offset log: a file for each micro-batch, named by its number, whose last line is the source's offset.
+        """
+        log = self._jvm.org.apache.hadoop.fs.Path(self._path, "offsets")
+        try:
+            if not self._files.exists(log):
+                return ""
+            names = [status.getPath().getName() for status in self._files.listStatus(log)]
+            numbers = [int(name) for name in names if name.isdigit()]
+            if not numbers:
+                return ""
+            stream = self._files.open(self._jvm.org.apache.hadoop.fs.Path(log, str(max(numbers))))
+            try:
+                text = str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+            finally:
+                stream.close()
+        except Py4JJavaError as exc:
+            raise self._not_reached(exc) from exc
+        return text.rstrip().rpartition("\n")[2]
 
     def remove(self) -> None:
         """Remove the folder with all it holds; one that is not there is no error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,19 @@ from app import contract
 from app.ingest.bars import bar_starts, read_bars
 from app.ingest.plan import Plan
 from app.progress import Report, silent
-from app.sessions import Session
+from app.sessions import Session, market_day, sessions_between
 from app.storage import Bucket
 from app.tables import put_table
+
+_LONGEST_CLOSURE = timedelta(days=10)
+
+
+def served_session(plan: Plan, feed: str, now: datetime) -> Session:
+    """The session that a feed brings: the plan's last one, or, live, the one that is running or comes next."""
+    if feed == "replay":
+        return plan.sessions[-1]
+    today = market_day(now)
+    return next(s for s in sessions_between(today, today + _LONGEST_CLOSURE) if s.close_ts > now.timestamp())
 
 
 def replay_session(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Final
 
 import numpy as np
@@ -13,20 +14,20 @@ from app.dataset.spec import Spec
 from app.errors import ServingError
 from app.serving.rings import STATE, Rings
 
-_VERSION: Final = b"2"
-_BY_TICKER = STATE[1:]
-"""The arrays with one value for each ticker."""
+_VERSION: Final = b"3"
+_LISTS: Final = ("rows", "bars", "bar_ts")
+"""The arrays with several values for each ticker."""
 
 
 def pack(rings: Rings) -> bytes:
     """All rings as one Arrow IPC stream."""
-    _, window, features = rings.rows.shape
-    columns = {
-        "ticker": pa.array(rings.tickers, pa.string()),
-        "rows": pa.FixedSizeListArray.from_arrays(pa.array(rings.rows.ravel()), window * features),
-        **{name: getattr(rings, name) for name in _BY_TICKER},
-    }
-    about = {b"version": _VERSION, b"late": str(rings.late).encode(), **_model(rings.spec)}
+    columns = {"ticker": pa.array(rings.tickers, pa.string())}
+    for name in STATE:
+        array = getattr(rings, name)
+        columns[name] = pa.array(array.ravel())
+        if name in _LISTS:
+            columns[name] = pa.FixedSizeListArray.from_arrays(columns[name], math.prod(array.shape[1:]))
+    about = {b"version": _VERSION, b"watermark": str(rings.watermark).encode(), **state_model(rings.spec)}
     table = pa.table(columns).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -39,19 +40,17 @@ def unpack(blob: bytes, spec: Spec) -> Rings:
     table = pa.ipc.open_stream(blob).read_all()
     about = table.schema.metadata
     _refuse_another(about, spec)
-    shape = len(table), spec.window_min, len(spec.features)
-    rows = table["rows"].combine_chunks().values.to_numpy(zero_copy_only=False)
-    return Rings(
-        spec=spec,
-        tickers=tuple(table["ticker"].to_pylist()),
-        rows=rows.reshape(shape).copy(),
-        **{name: table[name].to_numpy().copy() for name in _BY_TICKER},
-        late=int(about[b"late"]),
-    )
+    rings = Rings.empty(table["ticker"].to_pylist(), spec, int(about[b"watermark"]))
+    for name in STATE:
+        array = getattr(rings, name)
+        column = table[name].combine_chunks()
+        flat = column.values if name in _LISTS else column
+        setattr(rings, name, flat.to_numpy(zero_copy_only=False).reshape(array.shape).copy())
+    return rings
 
 
-def _model(spec: Spec) -> dict[bytes, bytes]:
-    """What the rows of a model's windows are made with."""
+def state_model(spec: Spec) -> dict[bytes, bytes]:
+    """What the rows of a model's windows are made with: models that agree in it can take over each other's state."""
     profile = np.array(spec.volume_profile if FEATURE_RELATIVE_VOLUME in spec.features else (), np.float64)
     return {
         b"window": str(spec.window_min).encode(),
@@ -61,7 +60,7 @@ def _model(spec: Spec) -> dict[bytes, bytes]:
 
 
 def _refuse_another(about: dict[bytes, bytes], spec: Spec) -> None:
-    wanted = _model(spec)
+    wanted = state_model(spec)
     if about[b"version"] != _VERSION:
         raise ServingError("the stream's state is of another version of this code: start the stream with a new run id")
     if any(about[name] != wanted[name] for name in (b"window", b"features")):

@@ -1,12 +1,13 @@
-"""The serve phase on one machine: warm state, feed, stream; and its result."""
+"""The serve phase: warm state, feed, stream; and its result."""
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 from app import contract
 from app.clock import system_clock
@@ -14,18 +15,26 @@ from app.dataset.spec import Spec
 from app.errors import AlreadyServed, ObjectMissing, ServingError
 from app.ingest.plan import Plan, read_plan
 from app.metrics import Emit, emitter
-from app.processes import Child
+from app.processes import Child, StopSignals, stop_signals
 from app.progress import Report
 from app.serving.batch_metrics import BatchMetrics
 from app.serving.checkpoint import CheckpointFolder, checkpoint_uri
+from app.serving.feed import served_session
+from app.serving.health import StreamHealth
 from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import current_model_id, read_spec
-from app.serving.sink import PredictionSink
-from app.serving.stream import run_stream, start_spark
+from app.serving.sink import BatchSummary, PredictionSink
+from app.serving.sources import Begin, make_source
+from app.serving.stream import Watch, run_stream, start_spark
+from app.serving.stream_reader import Offset
 from app.serving.warm import write_warm_state
-from app.settings import Place, Settings
+from app.sessions import Session
+from app.settings import Place, ServingSettings, Settings
 from app.storage import Bucket
 from app.tables import get_table
+
+_TIED: Final = ("source", "buckets", "partitions", "watermark_min")
+"""Settings that the state in a checkpoint, or its offsets, belong to."""
 
 
 def run_serving(
@@ -38,74 +47,123 @@ def run_serving(
     checkpoint: str | None = None,
     with_feed: bool = True,
 ) -> None:
-    """Score the last session of the run's plan as it is replayed.
+    """Score the session that the run's feed brings.
 
     finish: stores the phase's result; the checkpoint is removed only after it. checkpoint: folder, or URI of
     a file system that Spark reaches, below which it keeps offsets and state, by default in the machine's
-    temporary folder; a restarted stream goes on from there. with_feed: start the replay too; otherwise
-    somebody else runs `stockflow feed`. Raises AlreadyServed, and ServingError when the stream or the feed
-    fails, or no tick gave a prediction.
+    temporary folder; a restarted stream goes on from there. with_feed: start the feed too; otherwise
+    somebody else runs `stockflow feed`. SIGTERM and SIGINT end it after the micro-batch that runs, and a second one
+    at once. Raises AlreadyServed, and ServingError when the stream or the feed fails, no tick gave a prediction, or a
+    checkpoint belongs to other settings.
     """
     market, models, predictions = (
         Bucket(name) for name in (place.market_bucket, place.model_bucket, place.predictions_bucket)
     )
+    clock, serving = system_clock, settings.serving
     plan = read_plan(place.run_id, market)
-    model_id = current_model_id(models)
-    spec = read_spec(models, model_id)
-    stream = StreamPlace(place.run_id, market.name, models.name, model_id, plan.sessions)
+    session = served_session(plan, serving.feed, clock())
+    sessions = tuple(sorted({*plan.sessions, session}))
+    current_model_id(models)
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise AlreadyServed(place.run_id)
-    total = _expected(plan, market) * len(spec.horizons_min)
-    metrics = BatchMetrics(market, place.run_id, system_clock, _emitter(environ))
-
-    def on_batch(rows: int, newest_ts: int) -> None:
-        report(sink.written, total, "predictions")
-        metrics(rows, newest_ts)
-
-    sink = PredictionSink(predictions, place.run_id, system_clock, on_batch)
-    spark = start_spark(settings.serving)
+    stream_id = _stream_id(place.run_id, serving, market)
+    spark = start_spark(serving)
     try:
-        folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, _stream_id(place.run_id, market)))
+        folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, stream_id))
         _refuse_to_double(place.run_id, predictions, folder)
-        write_warm_state(place.run_id, market, plan.sessions, plan.sessions[-1], plan.tickers, spec)
+        planned = folder.planned()
+        model_id = json.loads(planned)["model_id"] if planned else current_model_id(models)
+        spec = read_spec(models, model_id)
+        total = _expected(plan, session, market) * len(spec.horizons_min)
+        health = StreamHealth(market, place.run_id, clock, model_id)
+        metrics = BatchMetrics(market, place.run_id, clock, _emitter(environ))
+
+        def on_batch(summary: BatchSummary) -> None:
+            report(sink.written, total, "predictions")
+            metrics(summary)
+            health.add(summary)
+
+        sink = PredictionSink(predictions, place.run_id, clock, serving.object_rows, on_batch)
+        write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
         report(0, total, "predictions")
-        with _feed(settings, environ, with_feed) as feed_alive:
-            run_stream(spark, stream, settings.serving, sink, folder.uri, feed_alive, metrics.alive)
-        finish(_result(plan, model_id, spec, market, predictions))
+        stream = StreamPlace(place.run_id, market.name, models.name, sessions, serving.watermark_min)
+        source = make_source(Begin(place.run_id, models.name, model_id, planned), serving, market)
+        with health, stop_signals() as stopped, _feed(settings, environ, with_feed) as feed_alive:
+            watch = _Watch(feed_alive, stopped, metrics, health)
+            run_stream(spark, stream, serving, source, sink, folder.uri, watch)
+        finish(_result(plan, session, health, spec, market, predictions))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()
     finally:
         spark.stop()
 
 
-def _result(plan: Plan, model_id: str, spec: Spec, market: Bucket, predictions: Bucket) -> dict[str, Any]:
+class _Watch(Watch):
+    """The stream's feed, metrics and health."""
+
+    def __init__(
+        self, feed_alive: Callable[[], bool], stopped: StopSignals, metrics: BatchMetrics, health: StreamHealth
+    ) -> None:
+        self._stopped, self._metrics, self._health = stopped, metrics, health
+        self._feed_alive = feed_alive
+
+    def feed_alive(self) -> bool:
+        return self._feed_alive()
+
+    def stopping(self) -> bool:
+        return self._stopped.asked
+
+    def polled(self) -> None:
+        self._metrics.alive()
+        self._health.write_now_and_then()
+
+    def advanced(self, offset: Offset, micro_batch_s: float) -> None:
+        self._metrics.progress(micro_batch_s, refused=bool(offset["refused"]))
+        self._health.advance(offset["model_id"], offset["refused"])
+
+
+def _result(
+    plan: Plan, session: Session, health: StreamHealth, spec: Spec, market: Bucket, predictions: Bucket
+) -> dict[str, Any]:
     """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
     fed = market.get_json(contract.feed_end_key(plan.run_id))
     written = _count_predictions(predictions, plan.run_id)
     if fed["ticks"] and not written:
         raise ServingError(f"none of {fed['ticks']} ticks completed a window of {spec.window_min} minutes")
-    day = plan.sessions[-1].day.isoformat()
+    day = session.day.isoformat()
     return {
         "rows": written,
         "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={day}/",
-        "model_id": model_id,
+        "model_id": health.model_id,
         "horizons_min": list(spec.horizons_min),
         "day": day,
         "ticks": fed["ticks"],
         "minutes": fed["objects"],
         "predictions": written,
+        "counted": health.counted,
     }
 
 
-def _stream_id(run_id: str, market: Bucket) -> str:
-    """The name of the run's stream, given once: a checkpoint of another bucket's run of this name is not taken."""
+def _stream_id(run_id: str, settings: ServingSettings, market: Bucket) -> str:
+    """The name of the run's stream, given once: a checkpoint of another bucket's run of this name is not taken.
+
+    ServingError when it was begun with other settings, to which the state in its checkpoint belongs.
+    """
     key = contract.stream_key(run_id)
+    tied = {name: getattr(settings, name) for name in _TIED}
     try:
-        return str(market.get_json(key)["stream_id"])
+        stream = market.get_json(key)
     except ObjectMissing:
         stream_id = f"{run_id}-{uuid.uuid4().hex[:12]}"
-        market.put_json(key, {"stream_id": stream_id})
+        market.put_json(key, {"stream_id": stream_id, **tied})
         return stream_id
+    for name, value in tied.items():
+        if stream.get(name, value) != value:
+            raise ServingError(
+                f"the stream of run {run_id} was begun with serving.{name}={stream[name]}, to which its state belongs,"
+                f" and not {value}: set it so, or start a new run id"
+            )
+    return str(stream["stream_id"])
 
 
 def _count_predictions(predictions: Bucket, run_id: str) -> int:
@@ -145,15 +203,15 @@ def _feed_check(feed: Child | None) -> Callable[[], bool]:
     return feed_alive
 
 
-def _expected(plan: Plan, market: Bucket) -> int:
-    """Ticks that the replay will hold, for the progress line; at most, when the run ingested nothing itself."""
+def _expected(plan: Plan, session: Session, market: Bucket) -> int:
+    """Ticks that a replay will hold, for the progress line; at most, when they are not known."""
     try:
         coverage = market.get_json(contract.coverage_key(plan.run_id))
     except ObjectMissing:
-        return plan.sessions[-1].minutes * len(plan.tickers)
-    day = plan.sessions[-1].day.isoformat()
+        return session.minutes * len(plan.tickers)
+    day = session.day.isoformat()
     held = [t for t in coverage["tickers"] if t["rows"]]
-    return sum(plan.sessions[-1].minutes - int(t["missing"].get(day, 0)) for t in held)
+    return sum(session.minutes - int(t["missing"].get(day, 0)) for t in held)
 
 
 def _refuse_to_double(run_id: str, predictions: Bucket, checkpoint: CheckpointFolder) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from app.dataset.spec import Spec
 from app.serving.ring_blob import pack, unpack
 from app.serving.rings import ReadyWindows, Rings
 from app.serving.scoring import Scorer, load_scorer
-from app.serving.ticks import Ticks, ticks_from_frames
+from app.serving.ticks import Ticks, ticks_from_frame
 from app.serving.warm import read_warm_state
 from app.sessions import Session
 
@@ -22,32 +24,39 @@ STATE_SCHEMA = "rings binary"
 OUTPUT_SCHEMA = (
     "ticker string, as_of long, horizon_min int, last_price double, predicted_return double,"
     " predicted_price double, price_p10 double, price_p50 double, price_p90 double, carried_minutes int,"
-    " model_id string"
+    " model_id string, summary string"
 )
+"""The last row of each bucket holds no prediction: its summary is JSON of what became of the bucket's ticks."""
 
 
 @dataclass(frozen=True)
 class StreamPlace:
-    """What a worker needs to know; travels with the query."""
+    """What a worker needs to know; travels with the query. watermark: minutes of a ticker that stay open."""
 
     run_id: str
     market_bucket: str
     model_bucket: str
-    model_id: str
     sessions: tuple[Session, ...]
+    watermark: int
 
 
 def bucket_scorer(place: StreamPlace) -> Callable[[Any, Iterable[pd.DataFrame], Any], Iterator[pd.DataFrame]]:
     """The function for `applyInPandasWithState`: one blob of state for all tickers of a bucket."""
 
     def score(key: Any, frames: Iterable[pd.DataFrame], state: Any) -> Iterator[pd.DataFrame]:
-        scorer = load_scorer(place.model_bucket, place.model_id)
-        ticks = ticks_from_frames(frames)
-        rings = unpack(state.get[0], scorer.spec) if state.exists else Rings.empty((), scorer.spec)
+        frame = pd.concat(list(frames), ignore_index=True)
+        scorer = load_scorer(place.model_bucket, str(frame["model_id"].iloc[0]))
+        ticks = ticks_from_frame(frame)
+        empty = Rings.empty((), scorer.spec, place.watermark)
+        rings = unpack(state.get[0], scorer.spec) if state.exists else empty
         rings = with_new_tickers(rings, ticks, place, scorer.spec)
-        ready = rings.apply(ticks, place.sessions)
+        ready, counts = rings.apply(ticks, place.sessions)
         state.update((pack(rings),))
-        yield predictions(ready, rings.tickers, scorer)
+        started = time.perf_counter()
+        scored = predictions(ready, rings.tickers, scorer)
+        scoring_s = time.perf_counter() - started
+        yield scored
+        yield _summary({"ticks": len(frame), **asdict(counts), "scoring_s": scoring_s})
 
     return score
 
@@ -57,7 +66,16 @@ def with_new_tickers(rings: Rings, ticks: Ticks, place: StreamPlace, spec: Spec)
     new = sorted(set(ticks.ticker) - set(rings.tickers))
     if not new:
         return rings
-    return rings.joined(read_warm_state(place.market_bucket, place.run_id, spec).select(new))
+    warm = read_warm_state(place.market_bucket, place.run_id, spec)
+    return rings.joined((warm or Rings.empty((), spec, place.watermark)).select(new))
+
+
+def _summary(counts: dict[str, Any]) -> pd.DataFrame:
+    """The row in OUTPUT_SCHEMA that tells of the others."""
+    kinds = {"string": "", "long": 0, "int": 0, "double": 0.0}
+    columns = (column.split() for column in OUTPUT_SCHEMA.split(", "))
+    row = {name: kinds[kind] for name, kind in columns} | {"summary": json.dumps(counts)}
+    return pd.DataFrame([row])
 
 
 def predictions(ready: ReadyWindows, tickers: tuple[str, ...], scorer: Scorer) -> pd.DataFrame:
@@ -80,5 +98,6 @@ def predictions(ready: ReadyWindows, tickers: tuple[str, ...], scorer: Scorer) -
             "price_p90": prices[:, P90],
             "carried_minutes": np.repeat(ready.carried, len(horizons)),
             "model_id": scorer.model_id,
+            "summary": "",
         }
     )

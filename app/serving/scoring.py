@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -61,7 +62,7 @@ def read_spec(models: Bucket, model_id: str) -> Spec:
     stored = models.get_json(contract.model_key(model_id, contract.MODEL_SPEC))
     try:
         spec = Spec.from_json(stored)
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, AttributeError) as exc:
         raise ServingError(
             f"model {model_id} was trained by another version of this code:"
             " serve it with the version that trained it, or train again"
@@ -72,6 +73,29 @@ def read_spec(models: Bucket, model_id: str) -> Spec:
             " serve it with the version that trained it, or train again"
         )
     return spec
+
+
+def checked_scorer(models: Bucket, model_id: str, sha256: Mapping[str, str]) -> Scorer:
+    """A model that has not served yet, tried on a window.
+
+    sha256: what its files should be, by name, as far as it is known. ObjectMissing when it lacks a file, and
+    ServingError when one is another, cannot be read, or its forecasts are none.
+    """
+    bodies = {
+        name: models.get(contract.model_key(model_id, name)) for name in (contract.MODEL_ONNX, contract.MODEL_SPEC)
+    }
+    for name, body in bodies.items():
+        if sha256.get(name) not in (None, hashlib.sha256(body).hexdigest()):
+            raise ServingError(f"{contract.model_key(model_id, name)} is not what was promoted")
+    spec = read_spec(models, model_id)
+    try:
+        scorer = Scorer(model_id, bodies[contract.MODEL_ONNX], spec)
+        found = scorer.predict([""], np.zeros((1, spec.window_min, len(spec.features)), np.float32))
+    except Exception as exc:  # ONNX Runtime has errors of its own for each way in which a file may be broken
+        raise ServingError(f"it cannot forecast: {type(exc).__name__}: {str(exc).splitlines()[0]}") from exc
+    if found.shape != (1, len(spec.horizons_min), OUTPUTS) or not np.isfinite(found).all():
+        raise ServingError(f"its forecasts are no numbers, or have the shape {found.shape}")
+    return scorer
 
 
 @lru_cache(maxsize=2)

@@ -1,67 +1,133 @@
-"""Predictions out to S3: one object for each micro-batch and day, and those of each ticker's newest window."""
+"""Predictions out to S3: objects that grow by the micro-batch, and the newest predictions of each ticker."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from app import contract
 from app.clock import Clock
-from app.errors import ObjectMissing
+from app.serving.latest import LatestPredictions
 from app.sessions import market_day, utc
 from app.storage import Bucket
-from app.tables import arrow_schema, put_table
+from app.tables import arrow_schema, get_table, put_table
 
-Latest = dict[str, list[dict[str, Any]]]
-"""By ticker: the rows of its newest window, one for each horizon."""
 _ORDER = ("as_of", "ticker", "horizon_min")
+_MICRO_BATCHES = b"stockflow.micro_batches"
+"""In an object's metadata: JSON of [number, rows] for each micro-batch in it, in the order of the rows."""
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What a micro-batch came to: its ticks and what became of them (see TickCounts), and its predictions.
+
+    newest_ts: start of the newest bar that gave one (epoch s), None when none did; scoring_s: the longest that a bucket
+    took for its forecasts.
+    """
+
+    micro_batch: int
+    predictions: int
+    newest_ts: int | None
+    ticks: int
+    late: int
+    duplicate: int
+    revised: int
+    skipped: int
+    scoring_s: float
 
 
 class PredictionSink:
-    """Writes each micro-batch once: a repeated one overwrites its own objects.
+    """Writes each micro-batch once: a repeated one takes its own place again.
 
-    on_batch: told after each micro-batch that wrote: its predictions, and the start of the newest bar among
-    them (epoch s). written: predictions written by this process.
+    object_rows: see PredictionObjects; on_batch: told after each micro-batch what it came to. written: predictions
+    written by this process.
     """
 
-    def __init__(self, bucket: Bucket, run_id: str, clock: Clock, on_batch: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        run_id: str,
+        clock: Clock,
+        object_rows: int,
+        on_batch: Callable[[BatchSummary], None] = lambda summary: None,
+    ) -> None:
         self.written = 0
-        self._bucket = bucket
-        self._run_id = run_id
         self._clock = clock
         self._on_batch = on_batch
-        self._latest: Latest = _read_latest(bucket)
+        self._objects = PredictionObjects(bucket, run_id, object_rows)
+        self._latest = LatestPredictions(bucket)
 
     def __call__(self, batch: Any, micro_batch: int) -> None:
         """For `foreachBatch`: the rows of a micro-batch are few, one for each ticker, minute and horizon."""
         table = batch.toArrow()
-        if not len(table):
-            return
+        of_bucket = pc.not_equal(table["summary"], "")
+        summaries = [json.loads(text) for text in table.filter(of_bucket)["summary"].to_pylist()]
+        table = table.filter(pc.invert(of_bucket)).drop_columns(["summary"])
         table = table.sort_by([(name, "ascending") for name in _ORDER])
         as_of = table["as_of"].to_numpy()
-        days = np.array([market_day(utc(int(ts))) for ts in as_of])
-        stored = to_contract(table, self._clock().timestamp())
-        for day in sorted(set(days)):
-            key = contract.predictions_key(day, self._run_id, micro_batch)
-            put_table(self._bucket, key, stored.filter(pa.array(days == day)))
-        self._write_latest(stored)
-        self.written += len(stored)
-        self._on_batch(len(stored), int(as_of[-1]))
+        if len(table):
+            days = np.array([market_day(utc(int(ts))) for ts in np.unique(as_of)])
+            days = days[np.searchsorted(np.unique(as_of), as_of)]
+            stored = to_contract(table, self._clock().timestamp())
+            for day in sorted(set(days)):
+                self._objects.write(day, micro_batch, stored.filter(pa.array(days == day)))
+            self._latest.write(stored)
+            self.written += len(stored)
+        self._on_batch(_summed(micro_batch, as_of, summaries))
 
-    def _write_latest(self, stored: pa.Table) -> None:
-        for row in stored.to_pylist():  # ascending by as_of: the last window of a ticker stays
-            text = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
-            self._latest[row["ticker"]] = _newer(self._latest.get(row["ticker"], []), text)
-        self._bucket.put_json(
-            contract.LATEST_PREDICTIONS_KEY,
-            {
-                "schema_version": contract.PREDICTIONS_SCHEMA_VERSION,
-                "predictions": [row for ticker in sorted(self._latest) for row in self._latest[ticker]],
-            },
-        )
+
+class PredictionObjects:
+    """A run's predictions by day. The newest object of a day is written anew with each micro-batch until it is full.
+
+    S3 replaces an object at once, so whoever lists and reads sees each prediction once at every moment, and no
+    object is ever merged into another. full: rows from which on the next micro-batch begins an object of its own.
+    Which object a micro-batch goes to follows from what the ones before it came to: it is the same when it is repeated.
+    """
+
+    def __init__(self, bucket: Bucket, run_id: str, full: int) -> None:
+        self._bucket, self._run_id, self._full = bucket, run_id, full
+        self._open: dict[date, _Object] = {}
+
+    def write(self, day: date, micro_batch: int, table: pa.Table) -> None:
+        """Store a micro-batch's predictions (contract.PREDICTIONS) for bars of one day."""
+        held = self._open.get(day) or self._find(day, micro_batch)
+        if held is None or len(held.table) >= self._full:
+            held = _Object(micro_batch, table.slice(0, 0), ())
+        micro_batches = (*held.micro_batches, (micro_batch, len(table)))
+        whole = _Object(held.first, pa.concat_tables([held.table, table]), micro_batches)
+        about = {_MICRO_BATCHES: json.dumps(micro_batches).encode()}
+        key = contract.predictions_key(day, self._run_id, held.first)
+        put_table(self._bucket, key, whole.table.replace_schema_metadata(about))
+        self._open = {day: whole}  # a day that is over comes back with a late bar at most: it is found again
+
+    def _find(self, day: date, micro_batch: int) -> _Object | None:
+        """What the micro-batches before this one left in the newest object that it may belong to."""
+        prefix = contract.predictions_run_prefix(day, self._run_id)
+        keys = [key for key in self._bucket.keys(prefix) if contract.predictions_run(key) == self._run_id]
+        firsts = [first for key in keys if (first := contract.predictions_micro_batch(key)) <= micro_batch]
+        if not firsts or firsts[-1] == micro_batch:
+            return None
+        table = get_table(self._bucket, contract.predictions_key(day, self._run_id, firsts[-1]))
+        told = json.loads(table.schema.metadata[_MICRO_BATCHES])
+        kept = tuple((number, rows) for number, rows in told if number < micro_batch)
+        table = table.slice(0, sum(rows for _, rows in kept)).replace_schema_metadata()
+        return _Object(firsts[-1], table, kept)
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object's first micro-batch, its rows, and how many of them are of which micro-batch."""
+
+    first: int
+    table: pa.Table
+    micro_batches: tuple[tuple[int, int], ...]
 
 
 def to_contract(table: pa.Table, produced_at_s: float) -> pa.Table:
@@ -73,23 +139,13 @@ def to_contract(table: pa.Table, produced_at_s: float) -> pa.Table:
     return table.append_column("produced_at", produced).select(schema.names).cast(schema)
 
 
-def _newer(held: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A ticker's newest predictions when another one comes: horizons of one window and one model, ascending."""
-    if held and held[0]["as_of"] > row["as_of"]:
-        return held
-    window = [one for one in held if all(one[name] == row[name] for name in ("as_of", "model_id"))]
-    others = [one for one in window if one["horizon_min"] != row["horizon_min"]]
-    return sorted([*others, row], key=lambda one: int(one["horizon_min"]))
-
-
-def _read_latest(bucket: Bucket) -> Latest:
-    """What an earlier stream left; nothing when its rows have other columns."""
-    try:
-        held = bucket.get_json(contract.LATEST_PREDICTIONS_KEY)
-    except ObjectMissing:
-        return {}
-    latest: Latest = {}
-    if held["schema_version"] == contract.PREDICTIONS_SCHEMA_VERSION:
-        for row in held["predictions"]:
-            latest.setdefault(row["ticker"], []).append(row)
-    return latest
+def _summed(micro_batch: int, as_of: Any, summaries: Sequence[dict[str, Any]]) -> BatchSummary:
+    """The micro-batch's summary from those of its buckets."""
+    counted = "ticks", "late", "duplicate", "revised", "skipped"
+    return BatchSummary(
+        micro_batch=micro_batch,
+        predictions=len(as_of),
+        newest_ts=int(as_of[-1]) if len(as_of) else None,
+        **{name: sum(int(one[name]) for one in summaries) for name in counted},
+        scoring_s=max((float(one["scoring_s"]) for one in summaries), default=0.0),
+    )

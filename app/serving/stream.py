@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -21,15 +21,18 @@ from app.errors import ServingError
 from app.processes import find_java
 from app.serving.score_bucket import OUTPUT_SCHEMA, STATE_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.sink import PredictionSink
-from app.serving.tick_source import SOURCE, TickSource
+from app.serving.sources import Source
+from app.serving.stream_reader import Offset
+from app.serving.tick_source import TickSource
 from app.settings import ServingSettings
-from app.storage import Bucket
 
 _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by spark-submit for the Python program that it starts."""
 _AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
 """How a Python traceback ends."""
+_FINISH_S = 120.0
+_FINISH_POLL_S = 0.05
 
 
 def start_spark(settings: ServingSettings) -> SparkSession:
@@ -69,17 +72,13 @@ def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -
     )
 
 
-def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings) -> DataFrame:
+def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings, source: Source) -> DataFrame:
     """The streaming frame of predictions: all tickers of a micro-batch scored together, by bucket."""
-    ticks = (
-        spark.readStream.format(SOURCE)
-        .option("bucket", place.market_bucket)
-        .option("prefix", contract.ticks_prefix(place.run_id))
-        .option("tasks", settings.partitions)
-        .load()
-    )
     return (
-        ticks.withColumn("bucket", expr(f"pmod(xxhash64(ticker), {settings.buckets})"))
+        spark.readStream.format(source.name)
+        .options(**source.options)
+        .load()
+        .withColumn("bucket", expr(f"pmod(xxhash64(ticker), {settings.buckets})"))
         .groupBy("bucket")
         .applyInPandasWithState(
             bucket_scorer(place), OUTPUT_SCHEMA, STATE_SCHEMA, "append", GroupStateTimeout.NoTimeout
@@ -91,67 +90,88 @@ def run_stream(
     spark: SparkSession,
     place: StreamPlace,
     settings: ServingSettings,
+    source: Source,
     sink: PredictionSink,
     checkpoint: str,
-    feed_alive: Callable[[], bool] = lambda: False,
-    on_poll: Callable[[], None] = lambda: None,
+    watch: Watch,
 ) -> None:
-    """Run the query until the feed has ended and its last object is scored.
+    """Run the query until the feed has ended and its last tick is scored, or until it is to stop.
 
-    checkpoint: URI of the folder of its offsets and state. feed_alive: whether a feed of ours is at work, so
-    that a quiet market is no fault; raises when it has failed. on_poll: called every `poll_s`. Raises
+    checkpoint: URI of the folder of its offsets and state. A micro-batch that has begun is finished. Raises
     ServingError when the query fails or nothing arrives for `idle_timeout_s`.
     """
     query = (
-        forecasts(spark, place, settings)
+        forecasts(spark, place, settings, source)
         .writeStream.foreachBatch(sink)
         .option("checkpointLocation", checkpoint)
         .trigger(processingTime=f"{settings.trigger_s} seconds")
         .start()
     )
     try:
-        _until_fed(query, Bucket(place.market_bucket), place.run_id, settings, feed_alive, on_poll)
+        _until_fed(query, settings, source, watch)
     finally:
         query.stop()
 
 
-def _until_fed(
-    query: StreamingQuery,
-    market: Bucket,
-    run_id: str,
-    settings: ServingSettings,
-    feed_alive: Callable[[], bool],
-    on_poll: Callable[[], None],
-) -> None:
-    last_key: str | None = None
-    reached, moved_s = "", time.monotonic()
+class Watch:
+    """What the stream asks and tells while it runs: nothing, unless a subclass says otherwise."""
+
+    def feed_alive(self) -> bool:
+        """Whether a feed of ours is at work, so that a quiet market is no fault; raises when it has failed."""
+        return False
+
+    def stopping(self) -> bool:
+        """Whether the stream is to end before the feed does."""
+        return False
+
+    def polled(self) -> None:
+        """Called every `poll_s`."""
+
+    def advanced(self, offset: Offset, micro_batch_s: float) -> None:
+        """Called for a micro-batch that is done: where it ended, and how long it took."""
+
+
+def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source, watch: Watch) -> None:
+    end: Any = None
+    offset: Offset | None = None
+    told, moved_s = "", time.monotonic()
     while True:
         time.sleep(settings.poll_s)
-        on_poll()
+        watch.polled()
         if not query.isActive:
             raise ServingError(f"the stream failed: {_cause(query.exception())}")
-        now_at = _end_key(query.lastProgress)
-        if now_at != reached:
-            reached, moved_s = now_at, time.monotonic()
-        if last_key is None and market.exists(contract.feed_end_key(run_id)):
-            last_key = str(market.get_json(contract.feed_end_key(run_id))["last_key"])
-        if last_key is not None and reached >= last_key:
-            return
-        if last_key is None and feed_alive():
+        for progress in query.recentProgress:
+            if progress.timestamp <= told:
+                continue
+            told, reached = progress.timestamp, _end_offset(progress)
+            if reached not in (None, offset):
+                moved_s, offset = time.monotonic(), reached
+                watch.advanced(reached, progress.durationMs.get("triggerExecution", 0) / 1000)
+        end = source.end() if end is None else end
+        if end is not None and offset is not None and source.reached(offset["at"], end):
+            return None
+        if watch.stopping():
+            return _finish_micro_batch(query)
+        if end is None and watch.feed_alive():
             moved_s = time.monotonic()
         if time.monotonic() - moved_s > settings.idle_timeout_s:
             raise ServingError(
-                f"no tick for {settings.idle_timeout_s:g} s under s3://{market.name}/{contract.ticks_prefix(run_id)}:"
+                f"no tick for {settings.idle_timeout_s:g} s from {source.where}:"
                 " start `stockflow feed`, or raise serving.idle_timeout_s"
             )
 
 
-def _end_key(progress: StreamingQueryProgress | None) -> str:
-    """The key up to which the last finished micro-batch has read."""
-    if progress is None:
-        return ""
-    end = json.loads(progress.json)["sources"][0]["endOffset"]
-    return str(end["key"]) if end else ""
+def _finish_micro_batch(query: StreamingQuery) -> None:
+    """Wait for the micro-batch that runs. One that is cut off all the same would be run again at the next start."""
+    until_s = time.monotonic() + _FINISH_S
+    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < until_s:
+        time.sleep(_FINISH_POLL_S)
+
+
+def _end_offset(progress: StreamingQueryProgress) -> Offset | None:
+    """The offset up to which a finished micro-batch has read."""
+    end: Offset | None = json.loads(progress.json)["sources"][0]["endOffset"]
+    return end
 
 
 def _cause(exc: Exception | None) -> str:

@@ -6,81 +6,58 @@ no notification queue, the same code against AWS and the embedded one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader
 
 from app import contract
+from app.serving.stream_reader import SCHEMA, TickStreamReader
 from app.serving.ticks import columns_of
 from app.storage import Bucket
 from app.tables import get_table
 
-SOURCE = "stockflow_ticks"
-SCHEMA = (
-    "ticker string, ts long, open double, high double, low double, close double, volume double, market_return double"
-)
-"""ts: epoch seconds of the bar's start; market_return: see app.serving.ticks, one object is one poll."""
 
+class TickReader(TickStreamReader[str]):
+    """A place is a key: what is up to and including it has been read. limit: objects of one micro-batch.
 
-class TickKeys(InputPartition):
-    """Objects that one task reads."""
-
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        super().__init__(None)
-        self.keys = keys
-
-
-class TickReader(DataSourceStreamReader):
-    """Offsets are keys: what is up to and including `key` has been read.
-
-    options: bucket, prefix, tasks (into how many the objects of a micro-batch are dealt).
+    options: also bucket and prefix.
     """
 
-    def __init__(self, options: dict[str, str]) -> None:
-        self._bucket_name = options["bucket"]
-        self._prefix = options["prefix"]
-        self._tasks = int(options["tasks"])
-        self._last_key = ""
+    def __init__(self, options: Mapping[str, str]) -> None:
+        super().__init__(options)
+        self._bucket_name, self._prefix = options["bucket"], options["prefix"]
 
-    def initialOffset(self) -> dict[str, str]:  # noqa: N802  Spark's name
+    def beginning(self) -> str:
         """Before the first key."""
-        return {"key": ""}
+        return ""
 
-    def latestOffset(self) -> dict[str, str]:  # noqa: N802  Spark's name
-        """The newest key there is."""
-        keys = Bucket(self._bucket_name).keys(self._prefix, self._last_key)
-        if keys:
-            self._last_key = keys[-1]
-        return {"key": self._last_key}
+    def newest(self, at: str) -> str:
+        """The last key of the next `limit` ones."""
+        keys = Bucket(self._bucket_name).keys(self._prefix, at)[: self.limit]
+        return keys[-1] if keys else at
 
-    def partitions(self, start: dict[str, str], end: dict[str, str]) -> list[InputPartition]:
-        """The objects after `start` up to `end`, in at most `tasks` parts."""
-        found = Bucket(self._bucket_name).keys(self._prefix, start["key"])
-        keys = [key for key in found if key <= end["key"]]
-        return [TickKeys(tuple(keys[i :: self._tasks])) for i in range(min(self._tasks, len(keys)))]
+    def between(self, start: str, end: str) -> Sequence[Any]:
+        """Keys with their numbers in the micro-batch."""
+        found = Bucket(self._bucket_name).keys(self._prefix, start)
+        keys = list(enumerate(key for key in found if key <= end))
+        return [tuple(keys[i :: self.tasks]) for i in range(min(self.tasks, len(keys)))]
 
-    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        """The ticks of one part."""
-        if not isinstance(partition, TickKeys):
-            raise TypeError(f"not a part of this source: {partition!r}")
+    def tables(self, what: Sequence[tuple[int, str]]) -> Iterator[pa.Table]:
+        """The ticks of these objects."""
         bucket = Bucket(self._bucket_name)
-        for key in partition.keys:
-            table = get_table(bucket, key, [column.name for column in contract.TICKS])
-            yield from columns_of(table).to_batches()
-
-    def commit(self, end: dict[str, str]) -> None:
-        """Nothing to release: objects stay until the bucket's lifecycle rule removes them."""
+        for number, key in what:
+            yield columns_of(get_table(bucket, key, [column.name for column in contract.TICKS]), number)
 
 
 class TickSource(DataSource):
-    """Registers TickReader under SOURCE."""
+    """The source as Spark knows it."""
 
     @classmethod
     def name(cls) -> str:
         """The format's name."""
-        return SOURCE
+        return "stockflow_ticks"
 
     def schema(self) -> str:
         """Columns of the stream."""

@@ -20,14 +20,20 @@ WARM_SESSIONS = 2
 
 
 def write_warm_state(
-    run_id: str, market: Bucket, sessions: Sequence[Session], first: Session, tickers: Sequence[str], spec: Spec
+    run_id: str,
+    market: Bucket,
+    sessions: Sequence[Session],
+    first: Session,
+    tickers: Sequence[str],
+    spec: Spec,
+    watermark: int,
 ) -> Rings:
     """Fill the windows of a model from bars of the sessions before `first`, and store them for the workers.
 
-    tickers: all that the stream will bring, so that the market's return is theirs.
+    tickers: all that the stream will bring, so that the market's return is theirs; watermark: see Rings.
     """
     before = [session for session in sessions if session.open_ts < first.open_ts][-WARM_SESSIONS:]
-    rings = Rings.empty(tickers, spec)
+    rings = Rings.empty(tickers, spec, watermark)
     try:
         bars = read_bars(market, before, tickers)
     except TooFewBars:
@@ -38,10 +44,10 @@ def write_warm_state(
     return rings
 
 
-def read_warm_state(market_bucket: str, run_id: str, spec: Spec) -> Rings:
-    """The stored warm state, fetched once a process; empty when there is none."""
+def read_warm_state(market_bucket: str, run_id: str, spec: Spec) -> Rings | None:
+    """The stored warm state, fetched once a process; None when there is none."""
     blob = fetch_warm_state(market_bucket, run_id)
-    return Rings.empty((), spec) if blob is None else unpack(blob, spec)
+    return None if blob is None else unpack(blob, spec)
 
 
 @lru_cache(maxsize=2)

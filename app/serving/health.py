@@ -1,0 +1,72 @@
+"""How the stream fares, as an object that a state machine, an operator or a dashboard can read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from app import contract
+from app.clock import Clock
+from app.errors import StorageError
+from app.serving.sink import BatchSummary
+from app.sessions import utc
+from app.storage import Bucket
+
+_EVERY: Final = timedelta(seconds=10)
+_COUNTED: Final = ("predictions", "ticks", "late", "duplicate", "revised", "skipped")
+
+
+class StreamHealth:
+    """Writes contract.stream_health_key while the stream runs, and how it ended: finished, stopped or failed.
+
+    counted: since this process began. model_id: in use; it follows the promoted one.
+    """
+
+    def __init__(self, market: Bucket, run_id: str, clock: Clock, model_id: str) -> None:
+        self.model_id, self.counted = model_id, dict.fromkeys(_COUNTED, 0)
+        self._market, self._key, self._clock = market, contract.stream_health_key(run_id), clock
+        self._refused, self._micro_batch, self._newest_ts = "", -1, 0
+        self._written: datetime | None = None
+
+    def add(self, summary: BatchSummary) -> None:
+        """Count one micro-batch."""
+        for name in _COUNTED:
+            self.counted[name] += asdict(summary)[name]
+        self._micro_batch = summary.micro_batch
+        self._newest_ts = max(self._newest_ts, summary.newest_ts or 0)
+
+    def advance(self, model_id: str, refused: str) -> None:
+        """A micro-batch is done, scored with this model; refused: why the promoted one is not taken up."""
+        self.model_id, self._refused = model_id, refused
+
+    def write_now_and_then(self) -> None:
+        """Write it when it was not written for some seconds. An S3 that does not answer is no reason to stop."""
+        if self._written is None or self._clock() - self._written >= _EVERY:
+            self._write("running", "")
+
+    def __enter__(self) -> StreamHealth:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is None:
+            self._write("finished", "")
+        else:
+            self._write("failed" if isinstance(exc, Exception) else "stopped", str(exc))
+
+    def _write(self, state: str, why: str) -> None:
+        self._written = self._clock()
+        told: dict[str, Any] = {
+            "state": state,
+            "why": why,
+            "at": self._written.isoformat(timespec="seconds"),
+            "micro_batch": self._micro_batch,
+            "newest_bar": utc(self._newest_ts).isoformat() if self._newest_ts else None,
+            "model_id": self.model_id,
+            "refused": self._refused,
+            **self.counted,
+        }
+        try:
+            self._market.put_json(self._key, told)
+        except StorageError:
+            return
