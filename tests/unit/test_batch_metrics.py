@@ -10,11 +10,15 @@ import pytest
 from app import contract
 from app.clock import fixed_clock
 from app.serving.batch_metrics import BatchMetrics
+from app.serving.sink import BatchSummary
 from tests.fakes import FakeS3, bucket, client_error, make_sessions
 
 (SESSION,) = make_sessions(10)
 NOW = datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)
 """FakeS3 writes its first object at 0:00:01, the next at 0:00:02 and so on."""
+
+
+COUNTED = {"Predictions": 30, "Ticks": 31, "LateTicks": 4, "DuplicateTicks": 3, "RevisedTicks": 2, "SkippedTicks": 1}
 
 
 def feed(s3: FakeS3, minutes: int, run_id: str = "r") -> None:
@@ -29,7 +33,8 @@ def published(s3: FakeS3, newest_minute: int) -> dict[str, float]:
     def emit(metrics: Mapping[str, float]) -> None:
         kept.append(dict(metrics))
 
-    BatchMetrics(bucket(s3), "r", fixed_clock(NOW), emit)(30, SESSION.open_ts + 60 * newest_minute)
+    summary = BatchSummary(0, 30, SESSION.open_ts + 60 * newest_minute, 31, 4, 3, 2, 1, scoring_s=0.1)
+    BatchMetrics(bucket(s3), "r", fixed_clock(NOW), emit)(summary)
     (metrics,) = kept
     return metrics
 
@@ -38,7 +43,7 @@ def published(s3: FakeS3, newest_minute: int) -> dict[str, float]:
 def test_the_lag_is_the_age_of_the_newest_tick_object_and_not_of_its_bar(minute: int, lag_s: float) -> None:
     s3 = FakeS3()
     feed(s3, 5)
-    assert published(s3, minute) == {contract.METRIC_PREDICTIONS: 30, contract.METRIC_STREAM_LAG: lag_s}
+    assert published(s3, minute) == COUNTED | {contract.METRIC_STREAM_LAG: lag_s}
 
 
 def test_an_object_of_another_run_counts_for_nothing() -> None:
@@ -58,7 +63,7 @@ def test_a_lag_that_cannot_be_found_out_is_left_out() -> None:
     gone = FakeS3()
     refused = FakeS3(error=client_error("AccessDenied", "ListObjectsV2"))
     for s3 in (gone, refused):
-        assert published(s3, 0) == {contract.METRIC_PREDICTIONS: 30}
+        assert published(s3, 0) == COUNTED
 
 
 def test_a_quiet_stream_says_once_a_minute_that_it_predicts_nothing() -> None:

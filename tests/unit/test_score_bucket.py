@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.serving.ring_blob import pack, unpack
 from app.serving.rings import Rings
 from app.serving.score_bucket import OUTPUT_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.ticks import columns_of, ticks_from_table
-from app.serving.warm import WARM_SESSIONS, read_warm_state, write_warm_state
+from app.serving.warm import WARM_SESSIONS, fetch_warm_state, read_warm_state, write_warm_state
 from app.storage import Bucket
 from app.tables import put_table
 from tests.fakes import FakeS3, FakeState, make_bars, make_sessions
@@ -27,7 +28,8 @@ WINDOW = 3
 SESSIONS = make_sessions(6, 6, 6, 6)
 TODAY = SESSIONS[-1]
 SPEC = plain_spec(WINDOW, (1, 5), target_std=1e-4)
-PLACE = StreamPlace("r", "market", "models", "m", SESSIONS)
+WATERMARK = 2
+PLACE = StreamPlace("r", "market", "models", SESSIONS, WATERMARK)
 ALL_FEATURES = plain_spec(WINDOW, features=contract.FEATURES, target_std=1e-9)
 
 
@@ -45,13 +47,17 @@ def publish(spec: Spec) -> None:
 
 def ticks(ticker: str, *minutes: int) -> pd.DataFrame:
     """Ticks of today as the source gives them, each ticker in polls of its own."""
-    frame: pd.DataFrame = columns_of(make_bars(ticker, TODAY, minutes)).to_pandas()
+    frame: pd.DataFrame = columns_of(make_bars(ticker, TODAY, minutes)).to_pandas().assign(model_id="m")
     return frame
 
 
 def scored(state: FakeState, *frames: pd.DataFrame) -> list[dict[Any, Any]]:
-    (found,) = bucket_scorer(PLACE)((0,), iter(frames), state)
-    assert list(found) == [column.split()[0] for column in OUTPUT_SCHEMA.split(", ")]
+    """The predictions; what the bucket says of its ticks comes last."""
+    found, summary = bucket_scorer(PLACE)((0,), iter(frames), state)
+    assert list(found) == list(summary) == [column.split()[0] for column in OUTPUT_SCHEMA.split(", ")]
+    assert set(found["summary"]) <= {""}
+    (told,) = summary["summary"]
+    assert json.loads(told)["ticks"] == sum(map(len, frames))
     rows: list[dict[Any, Any]] = found.to_dict("records")
     return rows
 
@@ -92,8 +98,8 @@ def test_a_stream_without_a_window_yet_predicts_nothing_in_the_same_columns() ->
 def test_a_model_of_all_features_is_fed_all_of_them() -> None:
     publish(ALL_FEATURES)
     (row,) = scored(FakeState(), ticks("A", 1, 2))
-    rings = Rings.empty(("A",), ALL_FEATURES)
-    ready = rings.apply(ticks_from_table(columns_of(make_bars("A", TODAY, [1, 2]))), SESSIONS)
+    rings = Rings.empty(("A",), ALL_FEATURES, WATERMARK)
+    ready, _ = rings.apply(ticks_from_table(columns_of(make_bars("A", TODAY, [1, 2]))), SESSIONS)
     assert ready.rows[0, :, -1].tolist() == [0, 1, 2]  # minutes of the session
     weighed = (ready.rows[0] * 10.0 ** np.arange(7)).sum()
     assert row["predicted_return"] == pytest.approx(weighed * 1e-9, rel=1e-4)
@@ -120,7 +126,7 @@ def test_a_warm_stream_predicts_from_the_first_minute_on() -> None:
     market = Bucket("market")
     for session in SESSIONS[:-1]:
         put_table(market, contract.bars_key(session.day, "s"), make_bars("A", session))
-    write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], SPEC)
+    write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], SPEC, WATERMARK)
     found = scored(FakeState(), ticks("A", 0, 1, 2, 3), ticks("B", 0))
     assert {row["ticker"] for row in found} == {"A"}
     assert [row["carried_minutes"] for row in found] == [2, 2, 1, 1, 0, 0, 0, 0]
@@ -131,7 +137,7 @@ def test_a_ticker_that_comes_later_starts_warm_too() -> None:
     put_table(
         market, contract.bars_key(SESSIONS[2].day, "s"), pa.concat_tables([make_bars(t, SESSIONS[2]) for t in "AB"])
     )
-    write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], SPEC)
+    write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], SPEC, WATERMARK)
     state = FakeState()
     scored(state, ticks("A", 0))
     assert [row["ticker"] for row in scored(state, ticks("A", 1), ticks("B", 1))] == ["A", "A", "B", "B"]
@@ -143,30 +149,31 @@ def test_the_warm_state_is_that_of_the_sessions_just_before() -> None:
     for session in SESSIONS:
         put_table(market, contract.bars_key(session.day, "s"), make_bars("A", session))
     put_table(market, contract.bars_key(SESSIONS[0].day, "t"), make_bars("LONG-AGO", SESSIONS[0]))
-    write_warm_state("r", market, SESSIONS, TODAY, ["A", "LONG-AGO"], SPEC)
-    expected = Rings.empty(["A", "LONG-AGO"], SPEC)
+    write_warm_state("r", market, SESSIONS, TODAY, ["A", "LONG-AGO"], SPEC, WATERMARK)
+    expected = Rings.empty(["A", "LONG-AGO"], SPEC, WATERMARK)
     for session in SESSIONS[-1 - WARM_SESSIONS : -1]:
         expected.apply(ticks_from_table(columns_of(make_bars("A", session))), SESSIONS)
-    assert pack(read_warm_state("market", "r", SPEC)) == pack(expected)
+    assert fetch_warm_state("market", "r") == pack(expected)
 
 
 def test_the_warm_state_knows_the_market_of_all_tickers_of_the_plan() -> None:
     market, before = Bucket("market"), SESSIONS[-2]
     bars = pa.concat_tables([make_bars(ticker, before) for ticker in "ABC"])
     put_table(market, contract.bars_key(before.day, "s"), bars)
-    rows = write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], ALL_FEATURES).rows
+    rings = write_warm_state("r", market, SESSIONS, TODAY, ["A", "B"], ALL_FEATURES, WATERMARK)
+    rows = np.roll(rings.rows, -rings.position[0], axis=1)[:, -WINDOW:]
     known = rows[:, :, contract.FEATURES.index(contract.FEATURE_MARKET_RETURN)]
     two = [np.log(b["close"].to_numpy() / b["open"].to_numpy()) for b in (make_bars(t, before) for t in "AB")]
     assert known[0].tolist() == known[1].tolist() == pytest.approx(np.mean(two, axis=0)[-WINDOW:], rel=1e-6)
 
 
 def test_a_warm_state_of_another_model_is_refused() -> None:
-    write_warm_state("r", Bucket("market"), SESSIONS, TODAY, ["A"], ALL_FEATURES)
+    write_warm_state("r", Bucket("market"), SESSIONS, TODAY, ["A"], ALL_FEATURES, WATERMARK)
     with pytest.raises(ServingError, match="the model takes 3 of log_return,log_volume: start the stream with a new"):
         scored(FakeState(), ticks("A", 0))
 
 
 def test_without_earlier_bars_or_without_a_warm_state_the_stream_starts_cold() -> None:
-    assert read_warm_state("market", "r", SPEC).tickers == ()
-    rings = write_warm_state("r", Bucket("market"), SESSIONS, TODAY, ["A"], SPEC)
+    assert read_warm_state("market", "r", SPEC) is None
+    rings = write_warm_state("r", Bucket("market"), SESSIONS, TODAY, ["A"], SPEC, WATERMARK)
     assert rings.held.tolist() == [0]

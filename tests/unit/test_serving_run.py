@@ -15,8 +15,8 @@ def test_it_expects_the_bars_of_the_last_session_that_the_run_got() -> None:
     last = PLAN.sessions[-1].day.isoformat()
     tickers = [{"rows": 600, "missing": {}}, {"rows": 590, "missing": {last: 10}}, {"rows": 0, "missing": {}}]
     market.put_json(contract.coverage_key("r"), {"tickers": tickers})
-    assert _expected(PLAN, market) == 210 + 200
+    assert _expected(PLAN, PLAN.sessions[-1], market) == 210 + 200
 
 
 def test_without_an_ingest_it_expects_every_minute_of_every_ticker() -> None:
-    assert _expected(PLAN, bucket()) == 3 * 210
+    assert _expected(PLAN, PLAN.sessions[-1], bucket()) == 3 * 210

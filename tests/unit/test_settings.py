@@ -67,7 +67,7 @@ def test_settings_survive_the_json_in_which_they_travel() -> None:
     ("flag", "message"),
     [
         ("train.epochs=1", "unknown setting train: allowed are ingest, dataset, training, gate, serving"),
-        ("serving.pace=1", "unknown setting serving.pace: allowed are serving.speed, serving.partitions,"),
+        ("serving.pace=1", "unknown setting serving.pace: allowed are serving.source, serving.feed,"),
         ("training.epochs=many", "setting training.epochs='many': input should be a valid integer"),
         ('training.epochs="3"', "setting training.epochs='3': input should be a valid integer"),
         ("dataset.exclude_days=[20260316]", "setting dataset.exclude_days.0=20260316: input should be a valid date"),

@@ -1,16 +1,18 @@
-"""Predictions in S3: one object for each micro-batch and day, which a repeat overwrites; and the newest windows'."""
+"""Predictions in S3: objects that grow by the micro-batch, the same when one is repeated; and the newest windows'."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app import contract
 from app.clock import fixed_clock
-from app.serving.sink import PredictionSink, to_contract
+from app.serving.sink import BatchSummary, PredictionSink
 from app.storage import Bucket
 from app.tables import arrow_schema, get_table
 from tests.fakes import FakeS3, bucket, make_sessions
@@ -32,21 +34,36 @@ class Batch:
     def toArrow(self) -> pa.Table:  # noqa: N802  Spark's name
         """The rows in the stream's schema: ticker, as_of in epoch seconds and predicted return; a horizon each."""
         columns: dict[str, Any] = {
-            "ticker": [ticker for ticker, *_ in self.rows],
+            "ticker": pa.array([ticker for ticker, *_ in self.rows], pa.string()),
             "as_of": pa.array([as_of for _, as_of, *_ in self.rows], pa.int64()),
             "horizon_min": pa.array([horizon for *_, horizon in self.rows], pa.int32()),
             "last_price": pa.array([100.0] * len(self.rows), pa.float64()),
             "predicted_return": pa.array([value for _, _, value, _ in self.rows], pa.float64()),
             **{name: pa.array([100.0] * len(self.rows), pa.float64()) for name in PRICES},
             "carried_minutes": pa.array([0] * len(self.rows), pa.int32()),
-            "model_id": [self.model_id] * len(self.rows),
+            "model_id": pa.array([self.model_id] * len(self.rows), pa.string()),
+            "summary": pa.array([""] * len(self.rows), pa.string()),
         }
-        return pa.table(columns)
+        table = pa.table(columns)
+        return pa.concat_tables([table, self.summaries(table.schema)])
+
+    def summaries(self, schema: pa.Schema) -> pa.Table:
+        """Those of two buckets."""
+        rows = [
+            {field.name: "" if field.type == pa.string() else 0 for field in schema}
+            | {"summary": json.dumps(dict.fromkeys(COUNTED, number) | {"scoring_s": number / 10})}
+            for number in (1, 2)
+        ]
+        return pa.Table.from_pylist(rows, schema)
 
 
-def sink(predictions: Bucket, told: list[tuple[int, int]] | None = None) -> PredictionSink:
+COUNTED = ("ticks", "late", "duplicate", "revised", "skipped")
+
+
+def sink(predictions: Bucket, told: list[BatchSummary] | None = None, full: int = 1) -> PredictionSink:
+    """One whose objects take no further micro-batch once they hold `full` rows."""
     heard = told if told is not None else []
-    return PredictionSink(predictions, "r", fixed_clock(NOW), lambda rows, newest_ts: heard.append((rows, newest_ts)))
+    return PredictionSink(predictions, "r", fixed_clock(NOW), full, heard.append)
 
 
 def at(minute: int, session: Any = TUESDAY) -> int:
@@ -139,23 +156,83 @@ def test_an_older_prediction_does_not_take_the_place_of_a_newer_one() -> None:
     assert latest(predictions)["A"] == ("2025-12-02T14:31:00+00:00", 0.2)
 
 
-def test_a_micro_batch_without_predictions_writes_nothing() -> None:
+def test_a_micro_batch_without_predictions_writes_nothing_and_tells_of_its_ticks() -> None:
     s3 = FakeS3()
-    told: list[tuple[int, int]] = []
+    told: list[BatchSummary] = []
     sink(bucket(s3), told)(Batch(), 0)
-    assert (s3.puts, told) == ([], [])
+    assert (s3.puts, [(one.predictions, one.newest_ts, one.ticks) for one in told]) == ([], [(0, None, 3)])
 
 
-def test_what_was_written_is_counted_and_told_with_its_newest_minute() -> None:
-    told: list[tuple[int, int]] = []
+def test_what_was_written_is_counted_and_told_with_its_newest_minute_and_the_ticks_of_all_buckets() -> None:
+    told: list[BatchSummary] = []
     writer = sink(bucket(), told)
     writer(BATCH, 0)
     writer(Batch(("A", at(2), 0.4)), 1)
-    assert (told, writer.written) == ([(3, at(1)), (1, at(2))], 4)
+    assert told == [
+        BatchSummary(number, rows, newest_ts, **dict.fromkeys(COUNTED, 3), scoring_s=0.2)
+        for number, rows, newest_ts in ((0, 3, at(1)), (1, 1, at(2)))
+    ]
+    assert writer.written == 4
 
 
-def test_a_missing_value_is_refused_and_not_stored() -> None:
-    table = BATCH.toArrow()
-    table = table.set_column(4, "predicted_return", pa.array([0.1, None, 0.2]))
-    with pytest.raises(ValueError, match="predicted_return"):
-        to_contract(table, 0.0)
+# --- objects that grow ----------------------------------------------------------------------------
+
+
+def returns_by_object(s3: FakeS3) -> dict[str, list[float]]:
+    keys = bucket(s3).keys(contract.PREDICTIONS_PREFIX)
+    return {key[-15:]: get_table(bucket(s3), key)["predicted_return"].to_pylist() for key in keys}
+
+
+def test_an_object_grows_until_it_is_full_and_the_next_micro_batch_begins_another() -> None:
+    s3 = FakeS3()
+    writer = sink(bucket(s3), full=4)
+    for minute in range(6):
+        writer(Batch(("A", at(minute), minute / 10), ("B", at(minute), minute / 10)), minute)
+    assert returns_by_object(s3) == {
+        "r-00000000.parquet"[-15:]: [0.0, 0.0, 0.1, 0.1],
+        "r-00000002.parquet"[-15:]: [0.2, 0.2, 0.3, 0.3],
+        "r-00000004.parquet"[-15:]: [0.4, 0.4, 0.5, 0.5],
+    }
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    full=st.integers(1, 5),
+    crashes=st.lists(st.integers(0, 7), max_size=6),
+)
+def test_however_often_micro_batches_are_repeated_after_a_crash_every_object_is_the_same(
+    rows: list[int], full: int, crashes: list[int]
+) -> None:
+    batches = [Batch(*((ticker, at(i), i / 10) for ticker in "ABC"[:count])) for i, count in enumerate(rows)]
+    undisturbed, disturbed = FakeS3(), FakeS3()
+    writers = {id(s3): sink(bucket(s3), full=full) for s3 in (undisturbed, disturbed)}
+    for number, batch in enumerate(batches):
+        writers[id(undisturbed)](batch, number)
+        writers[id(disturbed)](batch, number)
+        for _ in range(crashes.count(number)):  # it was stored, and its end was not written down
+            writers[id(disturbed)] = sink(bucket(disturbed), full=full)
+            writers[id(disturbed)](batch, number)
+    bodies = [{key: bucket(s3).get(key) for key in bucket(s3).keys("")} for s3 in (undisturbed, disturbed)]
+    assert bodies[0] == bodies[1]
+
+
+def test_a_late_bar_of_a_day_that_is_over_goes_to_the_day_s_last_object() -> None:
+    s3 = FakeS3()
+    writer = sink(bucket(s3), full=4)
+    writer(Batch(("A", at(388, MONDAY), 0.1)), 0)
+    writer(Batch(("A", at(0), 0.2)), 1)
+    writer(Batch(("A", at(389, MONDAY), 0.3)), 2)
+    stored = get_table(bucket(s3), contract.predictions_key(MONDAY.day, "r", 0))
+    assert stored["predicted_return"].to_pylist() == [0.1, 0.3]
+
+
+def test_another_run_whose_name_begins_alike_is_left_alone() -> None:
+    s3 = FakeS3()
+    bucket(s3).put(contract.predictions_key(TUESDAY.day, "r-1", 0), b"")
+    sink(bucket(s3), full=4)(BATCH, 3)
+    keys = bucket(s3).keys(contract.PREDICTIONS_PREFIX)
+    assert {(contract.predictions_run(key), contract.predictions_micro_batch(key)) for key in keys} == {
+        ("r", 3),
+        ("r-1", 0),
+    }

@@ -12,8 +12,8 @@ import pytest
 
 from app import contract
 from app.dataset.build import build_dataset
-from app.serving.tick_source import SCHEMA
-from app.serving.ticks import Ticks, columns_of, ticks_from_frames, ticks_from_table
+from app.serving.stream_reader import SCHEMA
+from app.serving.ticks import VOLUME, Ticks, columns_of, ticks_from_frame, ticks_from_table
 from app.sessions import Session, sessions_between
 from app.settings import DatasetSettings
 from tests.fakes import make_bars, make_sessions, market_bars
@@ -109,10 +109,10 @@ def test_a_poll_without_bars_has_no_rows() -> None:
 
 def test_columns_and_ticks_are_those_of_the_stream_whether_arrow_or_pandas_brings_them() -> None:
     columns = columns_of(bars("A", "B"))
-    assert [f"{f.name} {f.type}" for f in columns.schema] == SCHEMA.replace("long", "int64").split(", ")
+    assert [f"{f.name} {f.type}" for f in columns.schema] == SCHEMA.replace("long", "int64").split(", ")[:-1]
     frame = columns.to_pandas()
-    ticks, again = ticks_from_table(columns), ticks_from_frames([frame[:1], frame[1:]])
+    ticks, again = ticks_from_table(columns), ticks_from_frame(frame)
     for field in fields(Ticks):
         one, other = getattr(ticks, field.name), getattr(again, field.name)
         assert (one.tolist(), one.dtype) == (other.tolist(), other.dtype)
-    assert ticks.volume.tolist() == [float(bar["volume"]) for bar in bars("A", "B").to_pylist()]
+    assert ticks.bars[:, VOLUME].tolist() == [float(bar["volume"]) for bar in bars("A", "B").to_pylist()]
