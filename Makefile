@@ -29,7 +29,7 @@ WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 CDK := $(WITH_NODE) node_modules/.bin/cdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos bench-ingest bench-scaling bench-forecast bench-training synth emr bootstrap deploy destroy check check-cloud fix clean distclean
+.PHONY: help setup run test chaos bench-ingest bench-scaling bench-forecast bench-training bench-serving synth emr bootstrap deploy destroy check check-cloud fix clean distclean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench-forecast: setup ## measure what the forecasts are worth, by feature; BARS=
 bench-training: setup ## time the training against other ways; TORCH=1 BATCHES=256,1024 ROUNDS=5 ... change it
 	$(BIN)/python -m benchmarks.training --batches "$(BATCHES)" --rounds "$(or $(ROUNDS),5)" --windows "$(WINDOWS)" \
 	  --sequences "$(SEQUENCES)" $(if $(ARMS),--arms "$(ARMS)") $(if $(TORCH),--torch)
+
+bench-serving: setup ## time the stream against the original's way; ARGS='--tickers 10,500 --batches 20'
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 synth: setup node_modules ## write the CloudFormation templates into cdk.out; ARGS='-c NAME=VALUE' are passed on
 	$(CDK) synth --quiet $(ARGS)

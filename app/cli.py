@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +22,10 @@ from app.processes import OUR_MESSAGE
 
 if TYPE_CHECKING:
     from app.clock import Clock
+    from app.ingest.plan import Plan
     from app.progress import Report, Say
+    from app.serving.tick_writer import TickWriter
+    from app.sessions import Session
     from app.settings import Place, Settings
 
 _EPILOG_PLACE = (
@@ -223,28 +226,39 @@ def promote(phase: _Phase) -> None:
     phase.finish({"rows": decision.windows, "where": f"s3://{models.name}/{place}", **decision.to_json()})
 
 
-@click.option("--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...).")
+_speed_option = click.option(
+    "--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...)."
+)
+_live_option = click.option(
+    "--live", is_flag=True, help="Today's session as it happens, or the next one (same as --set serving.feed=live)."
+)
+
+
+@_speed_option
+@_live_option
 @click.option(
     "--checkpoint",
     metavar="FOLDER",
     help="Folder, or URI such as hdfs:///streams, of the stream's offsets and state; goes on from it.",
 )
 @click.option(
-    "--feed/--no-feed", "with_feed", default=True, help="Start the replay too, or leave it to `stockflow feed`."
+    "--feed/--no-feed", "with_feed", default=True, help="Start the feed too, or leave it to `stockflow feed`."
 )
 @_phase("serve")
-def serve(phase: _Phase, speed: float | None, checkpoint: str | None, with_feed: bool) -> None:
-    """Score the last session of the run as it is replayed, with Spark Structured Streaming.
+def serve(phase: _Phase, speed: float | None, live: bool, checkpoint: str | None, with_feed: bool) -> None:
+    """Score the last session of the run as it is replayed, or the running one, with Spark Structured Streaming.
 
     Keeps the last 60 minutes of every ticker as state, starts warm from stored bars, and scores all
     tickers of a micro-batch together with the current model.
 
     \b
-    Example: stockflow serve --speed 60
+    Examples:
+      stockflow serve --speed 60
+      stockflow serve --live
     """
     from app.serving.run import run_serving
 
-    settings = _with_speed(phase.settings, speed)
+    settings = _with_feed(phase.settings, speed, live)
     run_serving(
         phase.place,
         settings,
@@ -256,23 +270,62 @@ def serve(phase: _Phase, speed: float | None, checkpoint: str | None, with_feed:
     )
 
 
-@click.option("--speed", type=float, help="Replay speed: 1 is real time (same as --set serving.speed=...).")
+@_speed_option
+@_live_option
 @_phase("feed")
-def feed(phase: _Phase, speed: float | None) -> None:
-    """Replay the last stored session as ticks, one S3 object a minute. `stockflow serve` starts it itself.
+def feed(phase: _Phase, speed: float | None, live: bool) -> None:
+    """Bring a session's bars as ticks, one S3 object a minute. `stockflow serve` starts it itself.
+
+    Replays the last stored session, or, with --live, asks Yahoo each minute for the bars that have closed: it waits
+    for the open of today's or the next session, and ends with it. Started again, it goes on where it was.
 
     \b
-    Example: stockflow feed --speed 600
+    Examples:
+      stockflow feed --speed 600
+      stockflow feed --live
     """
+    from app.clock import system_clock
     from app.ingest.plan import read_plan
-    from app.serving.feed import replay_session
+    from app.serving.feed import begin_session, replay_session, served_session
+    from app.serving.tick_writer import make_writer
     from app.storage import Bucket
 
-    market = Bucket(phase.place.market_bucket)
+    settings = _with_feed(phase.settings, speed, live)
+    serving = settings.serving
+    market = Bucket(phase.place.market_bucket, patient=serving.feed != "replay")
     plan = read_plan(phase.place.run_id, market)
-    settings = _with_speed(phase.settings, speed)
-    fed = replay_session(plan, plan.sessions[-1], market, speed=settings.serving.speed, report=phase.report)
+    session = served_session(plan, serving.feed, system_clock(), market)
+    writer = make_writer(serving, market, plan.run_id, session.day)
+    if serving.feed == "replay":
+        fed = replay_session(plan, session, market, writer, speed=serving.speed, report=phase.report)
+    else:
+        begin_session(plan.run_id, session, market)
+        fed = _feed_today(phase, settings, plan, session, writer)
     click.echo(f"feed: {fed['ticks']:,} ticks in {fed['objects']} objects")
+
+
+def _feed_today(phase: _Phase, settings: Settings, plan: Plan, session: Session, writer: TickWriter) -> dict[str, Any]:
+    """Bring the running session, or the next one, from Yahoo or from a socket."""
+    from app.clock import system_clock
+    from app.ingest.price_stream import open_market
+    from app.serving.feed import FEED_SAYS
+    from app.serving.live_feed import feed_live
+    from app.serving.socket_feed import feed_from_socket
+
+    def say(line: str) -> None:
+        click.echo(f"{FEED_SAYS}{line}", err=True)
+
+    serving = settings.serving
+    if serving.feed == "socket":
+        return feed_from_socket(plan, session, writer, serving.socket_address, say=say, report=phase.report)
+    connect = partial(
+        open_market,
+        *(plan.tickers, session, settings),
+        yahoo_url=phase.environ.get(contract.ENV_YAHOO_URL),
+        stream_url=phase.environ.get(contract.ENV_YAHOO_STREAM_URL),
+        clock=system_clock,
+    )
+    return feed_live(plan, session, writer, serving, connect, say=say, report=phase.report)
 
 
 @cli.command()
@@ -334,12 +387,11 @@ def scale(nodes: str, gpus: str, batch: str, target: str, instance: tuple[str, .
     run_scale(sweep, target, os.environ, click.echo)
 
 
-def _with_speed(settings: Settings, speed: float | None) -> Settings:
-    if speed is None:
-        return settings
+def _with_feed(settings: Settings, speed: float | None, live: bool) -> Settings:
     from app.settings import changed
 
-    return changed(settings, f"serving.speed={speed}")
+    flags = [] if speed is None else [f"serving.speed={speed}"]
+    return changed(settings, *flags, *(["serving.feed=live"] if live else []))
 
 
 def main() -> NoReturn:

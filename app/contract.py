@@ -39,6 +39,8 @@ ENV_DATASET_RUN: Final = "STOCKFLOW_DATASET_RUN"
 """The run whose dataset is trained on; unset means the run itself."""
 ENV_YAHOO_URL: Final = "STOCKFLOW_YAHOO_URL"
 """Base URL of a server that speaks Yahoo's chart API; unset means Yahoo itself."""
+ENV_YAHOO_STREAM_URL: Final = "STOCKFLOW_YAHOO_STREAM_URL"
+"""URL of a websocket that tells prices as Yahoo's does; unset means Yahoo's."""
 ENV_SP500_URL: Final = "STOCKFLOW_SP500_URL"
 """URL of a CSV table with a column Symbol: the universe `sp500`; unset means the public one."""
 ENV_NOW: Final = "STOCKFLOW_NOW"
@@ -175,6 +177,17 @@ METRIC_REVISED: Final = "RevisedTicks"
 METRIC_SKIPPED: Final = "SkippedTicks"
 METRIC_MODEL_REFUSED: Final = "ModelRefused"
 """1 while the promoted model is not the one that the stream uses, because it cannot be."""
+STREAM_METRICS: Final = (
+    METRIC_STREAM_LAG,
+    METRIC_PREDICTIONS,
+    METRIC_BATCH,
+    METRIC_TICKS,
+    METRIC_LATE,
+    METRIC_DUPLICATE,
+    METRIC_REVISED,
+    METRIC_SKIPPED,
+    METRIC_MODEL_REFUSED,
+)
 TRAINING_METRICS: Final = ("loss", "validation_loss", "s_per_epoch", "sequences_per_s")
 """What rank 0 prints after each epoch as ``name=value`` words; SageMaker reads them from its log."""
 
@@ -239,8 +252,19 @@ def ticks_prefix(run_id: str) -> str:
 
 
 def ticks_key(run_id: str, day: date, epoch_ms: int, seq: int) -> str:
-    """Key of one poll: `epoch_ms` is the start of its newest bar, `seq` its number in the feed."""
-    return f"{ticks_prefix(run_id)}dt={day.isoformat()}/{epoch_ms:013d}-{seq:06d}.parquet"
+    """Key of one poll: `epoch_ms` is the start of the newest bar so far, `seq` the poll's number in the feed."""
+    return f"{ticks_day_prefix(run_id, day)}{epoch_ms:013d}-{seq:06d}.parquet"
+
+
+def ticks_day_prefix(run_id: str, day: date) -> str:
+    """Prefix of the polls of one session."""
+    return f"{ticks_prefix(run_id)}dt={day.isoformat()}/"
+
+
+def ticks_place(key: str) -> tuple[int, int]:
+    """The `epoch_ms` and the `seq` of a poll's key."""
+    epoch_ms, _, seq = part_of(key).partition("-")
+    return int(epoch_ms), int(seq)
 
 
 def plan_key(run_id: str) -> str:
@@ -269,8 +293,13 @@ def coverage_key(run_id: str) -> str:
 
 
 def feed_end_key(run_id: str) -> str:
-    """Written by the feed after its last tick object: names it and counts the ticks."""
+    """Written by the feed after its last ticks: their place in the source, and how many they were."""
     return f"{RUNS_PREFIX}{run_id}/feed.json"
+
+
+def live_session_key(run_id: str) -> str:
+    """Which session the feed of the running market brings: written when it first starts."""
+    return f"{RUNS_PREFIX}{run_id}/session.json"
 
 
 def stream_key(run_id: str) -> str:

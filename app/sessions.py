@@ -36,6 +36,10 @@ class Session:
         """UTC epoch seconds of the close: the end of the last bar."""
         return self.open_ts + self.minutes * contract.BAR_S
 
+    def since(self, ts: int) -> Session:
+        """The part from one of its minutes on."""
+        return Session(self.day, ts, (self.close_ts - ts) // contract.BAR_S)
+
 
 Between = Callable[[date, date], Sequence[Session]]
 """Looks up the sessions from one day to another, both included, ascending."""

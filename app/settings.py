@@ -142,10 +142,21 @@ class GateSettings(_Group):
 class ServingSettings(_Group):
     """Phase III: ticks in, predictions out."""
 
-    source: Annotated[Literal["s3"], Field(description="where ticks come from: objects in the market bucket")] = "s3"
+    source: Annotated[
+        Literal["s3", "kinesis"],
+        Field(description="where ticks come from: objects in the market bucket, or records of a Kinesis stream"),
+    ] = "s3"
+    kinesis_stream: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_.-]{0,128}$", description="the stream that serving.source=kinesis reads")
+    ] = ""
     feed: Annotated[
-        Literal["replay", "live"], Field(description="what the feed brings: the last stored session, or today's")
+        Literal["replay", "live", "socket"],
+        Field(description="what the feed brings: the last stored session, today's, or what a TCP socket sends today"),
     ] = "replay"
+    socket_address: Annotated[
+        str,
+        Field(pattern=r"^([^\s:]+:[0-9]{1,5})?$", description="host:port that serving.feed=socket takes lines from"),
+    ] = ""
     speed: Annotated[
         float, Field(gt=0, le=1e6, description="replay speed: 1 is real time, 600 ten minutes a second")
     ] = 600.0
@@ -154,7 +165,7 @@ class ServingSettings(_Group):
     trigger_s: Annotated[float, Field(ge=0, le=60, description="time between micro-batches; 0 is back to back")] = 0.0
     poll_s: Annotated[float, Field(gt=0, le=60, description="how often the end of the feed is looked for")] = 0.5
     micro_batch_limit: Annotated[
-        int, Field(ge=1, le=10_000, description="polls of the market that one micro-batch takes at most")
+        int, Field(ge=1, le=10_000, description="polls of the market in a micro-batch at most; of Kinesis 500 records")
     ] = 60
     watermark_min: Annotated[
         int, Field(ge=1, le=60, description="minutes into which a late or revised bar is still taken")
@@ -162,6 +173,19 @@ class ServingSettings(_Group):
     object_rows: Annotated[
         int, Field(ge=1, le=1_000_000, description="predictions from which on the next ones begin a new S3 object")
     ] = 20_000
+    live_client: Annotated[
+        Literal["poll", "websocket"],
+        Field(description="what the live feed makes bars of: Yahoo's charts, or the prices of its websocket"),
+    ] = "poll"
+    poll_delay_s: Annotated[
+        float, Field(ge=0, le=50, description="the live feed asks for a minute so long after its end")
+    ] = 5.0
+    poll_timeout_s: Annotated[
+        float, Field(gt=0, le=600, description="what Yahoo answers later than this is left to the feed's next poll")
+    ] = 45.0
+    grace_s: Annotated[
+        float, Field(ge=0, le=3600, description="the live feed asks for the last bars until so long after the close")
+    ] = 300.0
     idle_timeout_s: Annotated[
         float, Field(gt=0, description="a stream that neither sees a tick nor the end of the feed this long fails")
     ] = 120.0

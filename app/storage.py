@@ -28,9 +28,8 @@ _CONNECT_S: Final = 5
 _READ_S: Final = 25
 PATIENCE_S: Final = _TRIES * (_CONNECT_S + _READ_S) + sum(0.05 * 2**n for n in range(_TRIES - 1))
 """After so long, at most, a call to an S3 that says nothing is a StorageError."""
-_CONFIG = Config(
-    retries={"mode": "standard", "total_max_attempts": _TRIES}, connect_timeout=_CONNECT_S, read_timeout=_READ_S
-)
+_PATIENT_TRIES: Final = 15
+"""Botocore waits 20 s at most: five of its waits do, and outlast 50 s of errors on average, 10 s as good as always."""
 _READ_AHEAD: Final = 1 << 16
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 _CHANGED_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -48,12 +47,20 @@ class ObjectInfo:
 class Bucket:
     """One bucket: put, get and list whole objects. on_answer: called after each call that S3 answered.
 
-    A client is not safe to share between processes: make one Bucket per process.
+    A client is not safe to share between processes: make one Bucket per process. patient: whether a call outlasts tens
+    of seconds of S3's errors, as a stream that runs all day should.
     """
 
-    def __init__(self, name: str, client: Any = None, on_answer: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: Any = None,
+        on_answer: Callable[[], None] = lambda: None,
+        *,
+        patient: bool = False,
+    ) -> None:
         self.name = name
-        self._client = client if client is not None else _connect()
+        self._client = client if client is not None else _connect(_PATIENT_TRIES if patient else _TRIES)
         self._on_answer = on_answer
 
     def put(
@@ -180,9 +187,12 @@ class _ObjectFile(io.RawIOBase):
         return wanted
 
 
-def _connect() -> Any:
+def _connect(tries: int) -> Any:
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": tries}, connect_timeout=_CONNECT_S, read_timeout=_READ_S
+    )
     try:
-        return boto3.client("s3", config=_CONFIG)
+        return boto3.client("s3", config=config)
     except (BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
         raise StorageError(f"no S3 client can be made: {exc}: correct the AWS_* environment variables") from exc
 

@@ -43,7 +43,8 @@ def grant_jobs(roles: JobRoles, storage: Storage) -> None:
     may_list(roles.dataset, storage.model)
     may_write(roles.dataset, storage.model, _DATASETS)
     may_delete(roles.dataset, storage.model, contract.dataset_spec_key("*"))
-    may_write(roles.feed, storage.market, _TICKS, contract.feed_end_key("*"))
+    may_read(roles.feed, storage.market, _TICKS)  # a live feed goes on after what it has written
+    may_write(roles.feed, storage.market, _TICKS, contract.feed_end_key("*"), contract.live_session_key("*"))
 
 
 def grant_training(role: iam.Role, storage: Storage) -> None:
@@ -72,6 +73,13 @@ def grant_stream(role: iam.Role, storage: Storage) -> None:
         *(role, storage.market),
         *(contract.stream_key("*"), contract.warm_state_key("*"), contract.result_key("*", "serve")),
     )
+
+
+def grant_kinesis(reader: iam.Role, writer: iam.Role, name: str) -> None:
+    """Reading and writing a stream of this account and region, by its name: it is not made here."""
+    arn = Stack.of(reader).format_arn(service="kinesis", resource="stream", resource_name=name)
+    for role, actions in ((reader, ("ListShards", "GetShardIterator", "GetRecords")), (writer, ("PutRecords",))):
+        role.add_to_policy(iam.PolicyStatement(actions=[f"kinesis:{action}" for action in actions], resources=[arn]))
 
 
 def grant_functions(functions: Mapping[str, lambda_.Function], storage: Storage) -> None:

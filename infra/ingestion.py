@@ -25,6 +25,8 @@ from infra.states.jobs import Job
 from infra.tagging import PHASE_TAG
 
 _FEED_VCPUS, _FEED_MIB = 1, 2048
+_FEED_ATTEMPTS = 2
+"""A feed goes on where it was; two whole sessions are within the limit of an execution."""
 _GIB_PER_VCPU = 4
 _MAX_FARGATE_VCPUS = 32
 
@@ -93,7 +95,7 @@ class Ingestion(Construct):
         limit_s = settings.timeout_min * 60
         self.shards = _job(self, "ShardJob", "ingest", shard, fleet_queue, limit_s, settings.attempts)
         self.dataset = _job(self, "DatasetJob", "dataset", dataset, fargate_queue, limit_s, settings.attempts)
-        self.feed = _job(self, "FeedJob", "serve", feed, fargate_queue, feed_timeout_min * 60, 1)
+        self.feed = _job(self, "FeedJob", "serve", feed, fargate_queue, feed_timeout_min * 60, _FEED_ATTEMPTS)
         jobs = (self.shards, self.dataset, self.feed)
         for container in (shard, dataset, feed):
             reason = "ecr:GetAuthorizationToken knows no resources."

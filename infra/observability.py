@@ -56,6 +56,8 @@ class Observability(Construct):
         )
         self._alarm("StreamLag", lag, above=settings.max_stream_lag_s, periods=3)
         self._alarm("PredictionsStale", made, below=1)
+        refused = _metric(deployment, contract.METRIC_MODEL_REFUSED, "Maximum")
+        self._alarm("ModelRefused", refused, above=0)
         self._alarm("CleanUpLost", lost, above=0)
         if fleet_group:
             self._alarm("FleetLeft", _in_service(fleet_group), above=0, periods=_FLEET_LEFT_H)
@@ -111,8 +113,19 @@ def _dashboard(
             _graph("Stream lag, seconds", _HALF, _metric(deployment, contract.METRIC_STREAM_LAG, "Maximum")),
             _graph("Predictions a minute", _HALF, _metric(deployment, contract.METRIC_PREDICTIONS, "Sum")),
         ],
+        [
+            _graph("Micro-batch, seconds", _HALF, _metric(deployment, contract.METRIC_BATCH, "Maximum")),
+            _graph(
+                "Ticks a minute that were not simply taken",
+                _HALF,
+                *(_metric(deployment, name, "Sum") for name in _ODD_TICKS),
+            ),
+        ],
     ]
     return cloudwatch.Dashboard(scope, "Dashboard", widgets=rows)
+
+
+_ODD_TICKS = (contract.METRIC_LATE, contract.METRIC_DUPLICATE, contract.METRIC_REVISED, contract.METRIC_SKIPPED)
 
 
 def _metric(deployment: str, name: str, statistic: str, period: Duration = _MINUTE) -> cloudwatch.Metric:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from aws_cdk import TimeZone
 from aws_cdk import aws_scheduler as scheduler
@@ -18,23 +19,24 @@ class Schedules(Construct):
     """Collect bars after the close, so that history grows past Yahoo's 30 days; start serving before the open.
 
     The clock knows weekdays only. Holidays are told by the exchange calendar in the machine's first state, which
-    ends such an execution at once; the length of a half day is the calendar's too. Serving replays the last
-    stored session until there is a feed of the running one.
+    ends such an execution at once; the length of a half day is the calendar's too.
     """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, settings: ScheduleSettings, machine: sfn.StateMachine
     ) -> None:
         super().__init__(scope, construct_id)
-        for name, at, phases in (
-            ("Collect", settings.collect_at, ["ingest"]),
-            ("Serve", settings.serve_at, ["serve"]),
+        live = {"settings": {"serving": {"feed": "live"}}}
+        for name, at, order in (
+            ("Collect", settings.collect_at, {"phases": ["ingest"]}),
+            ("Serve", settings.serve_at, {"phases": ["serve"], **live}),
         ):
-            self._schedule(name, at, phases, machine, enabled=settings.enabled)
+            self._schedule(name, at, order, machine, enabled=settings.enabled)
 
-    def _schedule(self, name: str, at: str, phases: Sequence[str], machine: sfn.StateMachine, *, enabled: bool) -> None:
+    def _schedule(
+        self, name: str, at: str, order: Mapping[str, Any], machine: sfn.StateMachine, *, enabled: bool
+    ) -> None:
         hour, _, minute = at.partition(":")
-        order = {"phases": list(phases), "only_in_sessions": True}
         scheduler.Schedule(
             self,
             name,
@@ -42,7 +44,9 @@ class Schedules(Construct):
                 minute=minute, hour=hour, week_day="MON-FRI", time_zone=TimeZone.of(contract.EXCHANGE_TIMEZONE)
             ),
             target=targets.StepFunctionsStartExecution(
-                machine, input=scheduler.ScheduleTargetInput.from_object(order), retry_attempts=3
+                machine,
+                input=scheduler.ScheduleTargetInput.from_object({**order, "only_in_sessions": True}),
+                retry_attempts=3,
             ),
             enabled=enabled,
         )

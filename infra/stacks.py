@@ -121,6 +121,8 @@ class ComputeStack(Stack):
         if self.training_nodes:
             grants.grant_nodes(self.training_nodes.role, storage)
         grants.grant_stream(self.inference.role, storage)
+        if stream := deployment.settings.serving.kinesis_stream:
+            grants.grant_kinesis(self.inference.role, self.ingestion.roles.feed, stream)
         grants.grant_functions(self.workflow.functions, storage)
         Schedules(self, "Schedules", settings=deployment.schedules, machine=self.workflow.machine)
         Observability(

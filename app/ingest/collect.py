@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
@@ -20,6 +21,7 @@ from app.ingest.fetch import Answer, Fetcher
 from app.ingest.minutes import held_from_text, held_minutes, missing_text
 from app.ingest.pacing import Pacer
 from app.ingest.plan import Plan, Shard
+from app.ingest.poll import Poller
 from app.ingest.report import Status, TickerReport, make_report
 from app.ingest.ticker_bars import TickerBars, latest
 from app.ingest.yahoo_session import Elsewhere
@@ -61,12 +63,29 @@ def collect_shard(
     """
 
     async def collect() -> dict[str, Collected]:
-        make = _CLIENTS[settings.client]
-        async with make(Elsewhere.at(yahoo_url), in_flight=settings.in_flight, timeout_s=settings.timeout_s) as client:
-            fetcher = Fetcher(client, settings, clock, Pacer(settings.rate_per_s / plan.workers))
+        async with open_fetcher(settings, yahoo_url=yahoo_url, clock=clock, workers=plan.workers) as fetcher:
             return await collect_tickers(plan, shard.tickers, fetcher, held or {}, begun or {}, on_ticker)
 
     return asyncio.run(collect())
+
+
+@asynccontextmanager
+async def open_fetcher(
+    settings: IngestSettings, *, yahoo_url: str | None, clock: Clock, workers: int = 1
+) -> AsyncIterator[Fetcher]:
+    """The fetcher of one of `workers` workers that share the budget of requests."""
+    make = _CLIENTS[settings.client]
+    async with make(Elsewhere.at(yahoo_url), in_flight=settings.in_flight, timeout_s=settings.timeout_s) as client:
+        yield Fetcher(client, settings, clock, Pacer(settings.rate_per_s / workers))
+
+
+@asynccontextmanager
+async def open_poller(
+    settings: IngestSettings, timeout_s: float, *, yahoo_url: str | None, clock: Clock
+) -> AsyncIterator[Poller]:
+    """A Market that has the whole budget of requests; timeout_s: of one poll."""
+    async with open_fetcher(settings, yahoo_url=yahoo_url, clock=clock) as fetcher:
+        yield Poller(fetcher, timeout_s)
 
 
 async def collect_tickers(

@@ -88,6 +88,11 @@ class Fetcher:
             faults |= screened.faults
         return Answer(bars, asked_ts, sure, faults)
 
+    async def look(self, ticker: str, sessions: Sequence[Session], count: FetchCount) -> TickerBars:
+        """The bars of one answer, doubtful or not: for whoever asks again soon. Sessions and errors as `fetch`."""
+        screened, _ = await self._ask(ticker, Span(sessions[0].open_ts, sessions[-1].close_ts), sessions, count)
+        return screened.bars
+
     async def _ask(
         self, ticker: str, span: Span, sessions: Sequence[Session], count: FetchCount
     ) -> tuple[Screened, int]:

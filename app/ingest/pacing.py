@@ -96,6 +96,10 @@ class Pacer:
         """
         return self._clock_s() - self._failing_s if self._failures >= _ENOUGH else 0.0
 
+    def renew_patience(self) -> None:
+        """Forget failures in a row: a new round of requests asks again, at the rate that the server let through."""
+        self._failures = 0
+
     async def turn(self, longest_pause_s: float = math.inf) -> int:
         """Wait for leave to send one request; returns the turn's age, which `refused` wants back.
 

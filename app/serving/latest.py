@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,14 +27,9 @@ class LatestPredictions:
     def write(self, table: pa.Table) -> None:
         """Let newer predictions (contract.PREDICTIONS) take the place of those that are held, and store them all."""
         self._held = newest(pa.concat_tables([self._held, table]))
-        rows = self._held.to_pylist()
-        for row in rows:
-            for name in _TIMES:
-                row[name] = row[name].isoformat()
-        self._bucket.put_json(
-            contract.LATEST_PREDICTIONS_KEY,
-            {"schema_version": contract.PREDICTIONS_SCHEMA_VERSION, "predictions": rows},
-        )
+        document = {"schema_version": contract.PREDICTIONS_SCHEMA_VERSION, "predictions": _rows(self._held)}
+        body = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        self._bucket.put(contract.LATEST_PREDICTIONS_KEY, body, "application/json")
 
 
 def newest(table: pa.Table) -> pa.Table:
@@ -53,6 +50,19 @@ def newest(table: pa.Table) -> pa.Table:
     kept = kept[np.lexsort((kept, horizon[kept], ticker[kept]))]
     pair = np.stack([ticker[kept], horizon[kept]])
     return table.take(kept[np.append((pair[:, 1:] != pair[:, :-1]).any(axis=0), np.ones(min(1, len(kept)), bool))])
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as JSON has them, times in ISO 8601; column by column, for there may be ten thousand of them."""
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in _TIMES or column.type == pa.string():
+            coded = column.combine_chunks().dictionary_encode()
+            values = [value.isoformat() if name in _TIMES else value for value in coded.dictionary.to_pylist()]
+            columns.append([values[code] for code in coded.indices.to_numpy().tolist()])
+        else:
+            columns.append(column.to_numpy().tolist())  # ten times as fast as to_pylist
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _read(bucket: Bucket) -> pa.Table:

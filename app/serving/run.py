@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from app import contract
-from app.clock import system_clock
+from app.clock import Clock, system_clock
 from app.dataset.spec import Spec
 from app.errors import AlreadyServed, ObjectMissing, ServingError
 from app.ingest.plan import Plan, read_plan
@@ -18,8 +18,9 @@ from app.metrics import Emit, emitter
 from app.processes import Child, StopSignals, stop_signals
 from app.progress import Report
 from app.serving.batch_metrics import BatchMetrics
+from app.serving.buckets import stream_bucket
 from app.serving.checkpoint import CheckpointFolder, checkpoint_uri
-from app.serving.feed import served_session
+from app.serving.feed import FEED_SAYS, served_session
 from app.serving.health import StreamHealth
 from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import current_model_id, read_spec
@@ -33,8 +34,10 @@ from app.settings import Place, ServingSettings, Settings
 from app.storage import Bucket
 from app.tables import get_table
 
-_TIED: Final = ("source", "buckets", "partitions", "watermark_min")
+_TIED: Final = ("source", "kinesis_stream", "buckets", "partitions", "watermark_min")
 """Settings that the state in a checkpoint, or its offsets, belong to."""
+_FEED_MARGIN_S: Final = 120.0
+"""What the last poll of a live feed may take after `serving.grace_s`."""
 
 
 def run_serving(
@@ -61,7 +64,7 @@ def run_serving(
     )
     clock, serving = system_clock, settings.serving
     plan = read_plan(place.run_id, market)
-    session = served_session(plan, serving.feed, clock())
+    session = served_session(plan, serving.feed, clock(), market)
     sessions = tuple(sorted({*plan.sessions, session}))
     current_model_id(models)
     if market.exists(contract.result_key(place.run_id, "serve")):
@@ -83,13 +86,14 @@ def run_serving(
             metrics(summary)
             health.add(summary)
 
-        sink = PredictionSink(predictions, place.run_id, clock, serving.object_rows, on_batch)
+        sink = PredictionSink(stream_bucket(predictions.name), place.run_id, clock, serving.object_rows, on_batch)
         write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
         report(0, total, "predictions")
         stream = StreamPlace(place.run_id, market.name, models.name, sessions, serving.watermark_min)
         source = make_source(Begin(place.run_id, models.name, model_id, planned), serving, market)
         with health, stop_signals() as stopped, _feed(settings, environ, with_feed) as feed_alive:
-            watch = _Watch(feed_alive, stopped, metrics, health)
+            hours = None if serving.feed == "replay" else _Hours(session, serving.grace_s, clock)
+            watch = _Watch(feed_alive, hours, stopped, metrics, health)
             run_stream(spark, stream, serving, source, sink, folder.uri, watch)
         finish(_result(plan, session, health, spec, market, predictions))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
@@ -98,23 +102,51 @@ def run_serving(
         spark.stop()
 
 
+class _Hours:
+    """When a feed of the running market has ticks, by the exchange's calendar."""
+
+    def __init__(self, session: Session, grace_s: float, clock: Clock) -> None:
+        self._first_s = session.open_ts + contract.BAR_S
+        self._last_s = session.close_ts + grace_s + _FEED_MARGIN_S
+        self._clock = clock
+
+    def begun(self) -> bool:
+        """Whether the first bar has closed."""
+        return self._clock().timestamp() >= self._first_s
+
+    def over(self) -> bool:
+        """Whether the feed must have ended."""
+        return self._clock().timestamp() > self._last_s
+
+
 class _Watch(Watch):
-    """The stream's feed, metrics and health."""
+    """The stream's feed, metrics and health. hours: None for a replay."""
 
     def __init__(
-        self, feed_alive: Callable[[], bool], stopped: StopSignals, metrics: BatchMetrics, health: StreamHealth
+        self,
+        feed_alive: Callable[[], bool],
+        hours: _Hours | None,
+        stopped: StopSignals,
+        metrics: BatchMetrics,
+        health: StreamHealth,
     ) -> None:
         self._stopped, self._metrics, self._health = stopped, metrics, health
-        self._feed_alive = feed_alive
+        self._feed_alive, self._hours = feed_alive, hours
 
     def feed_alive(self) -> bool:
-        return self._feed_alive()
+        """Before the open and in a halt of trading no feed has ticks, whoever runs it."""
+        alive = self._feed_alive()
+        return alive if self._hours is None else not self._hours.over()
+
+    def over(self) -> bool:
+        return self._hours is not None and self._hours.over()
 
     def stopping(self) -> bool:
         return self._stopped.asked
 
     def polled(self) -> None:
-        self._metrics.alive()
+        if self._hours is None or self._hours.begun():
+            self._metrics.alive()
         self._health.write_now_and_then()
 
     def advanced(self, offset: Offset, micro_batch_s: float) -> None:
@@ -126,7 +158,7 @@ def _result(
     plan: Plan, session: Session, health: StreamHealth, spec: Spec, market: Bucket, predictions: Bucket
 ) -> dict[str, Any]:
     """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
-    fed = market.get_json(contract.feed_end_key(plan.run_id))
+    fed = _fed(plan, session, health, market)
     written = _count_predictions(predictions, plan.run_id)
     if fed["ticks"] and not written:
         raise ServingError(f"none of {fed['ticks']} ticks completed a window of {spec.window_min} minutes")
@@ -142,6 +174,18 @@ def _result(
         "predictions": written,
         "counted": health.counted,
     }
+
+
+def _fed(plan: Plan, session: Session, health: StreamHealth, market: Bucket) -> dict[str, Any]:
+    """What the feed says that it brought; of one that did not come to its end, what the stream has taken."""
+    try:
+        fed: dict[str, Any] = market.get_json(contract.feed_end_key(plan.run_id))
+    except ObjectMissing:
+        if not health.counted["ticks"]:
+            raise ServingError(f"no tick of {session.day} came: start `stockflow feed` beside the stream") from None
+        again = health.counted["duplicate"] + health.counted["revised"]
+        fed = {"ticks": health.counted["ticks"] - again, "objects": session.minutes}
+    return fed
 
 
 def _stream_id(run_id: str, settings: ServingSettings, market: Bucket) -> str:
@@ -184,11 +228,17 @@ def _feed(settings: Settings, environ: Mapping[str, str], wanted: bool) -> Itera
         yield _feed_check(None)
         return
     variables = {**environ, contract.ENV_SETTINGS: settings.model_dump_json(), contract.ENV_PROGRESS: "json"}
-    feed = Child(feed_command(), variables, on_line=lambda line: None)
+    feed = Child(feed_command(), variables, on_line=lambda line: None, on_error=_pass_on)
     try:
         yield _feed_check(feed)
     finally:
         feed.stop()
+
+
+def _pass_on(line: str) -> None:
+    """What the feed says while it runs; its last word is told by _feed_check."""
+    if line.startswith(FEED_SAYS):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _feed_check(feed: Child | None) -> Callable[[], bool]:

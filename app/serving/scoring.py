@@ -14,6 +14,7 @@ from app.dataset.features import FloatArray, Rows, scale
 from app.dataset.forecast import OUTPUTS, calibrated
 from app.dataset.spec import Spec
 from app.errors import ServingError
+from app.serving.buckets import stream_bucket
 from app.storage import Bucket
 
 _CHUNK = 1024  # larger calls cost memory, not time
@@ -101,6 +102,6 @@ def checked_scorer(models: Bucket, model_id: str, sha256: Mapping[str, str]) -> 
 @lru_cache(maxsize=2)
 def load_scorer(model_bucket: str, model_id: str) -> Scorer:
     """The scorer of one model, loaded once a process."""
-    models = Bucket(model_bucket)
+    models = stream_bucket(model_bucket)
     onnx = models.get(contract.model_key(model_id, contract.MODEL_ONNX))
     return Scorer(model_id, onnx, read_spec(models, model_id))

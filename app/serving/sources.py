@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app import contract
-from app.errors import ObjectMissing
+from app.errors import StorageError
+from app.serving.kinesis import PUT
+from app.serving.kinesis_source import KinesisTickSource, Places
 from app.serving.tick_source import TickSource
 from app.settings import ServingSettings
 from app.storage import Bucket
@@ -73,7 +75,7 @@ class S3Source:
         """The last key, once the feed has said so."""
         try:
             return str(self._market.get_json(contract.feed_end_key(self._run_id))["last_key"])
-        except ObjectMissing:
+        except StorageError:  # not written yet; or an S3 that does not answer, which the next call asks again
             return None
 
     def reached(self, at: str, end: str) -> bool:
@@ -81,6 +83,31 @@ class S3Source:
         return at >= end
 
 
+class KinesisSource:
+    """Records of a Kinesis stream."""
+
+    name = KinesisTickSource.name()
+
+    def __init__(self, begin: Begin, settings: ServingSettings, market: Bucket) -> None:
+        self._market, self._run_id = market, begin.run_id
+        limit = str(settings.micro_batch_limit * PUT)
+        self.options = begin.options(settings) | {"stream": settings.kinesis_stream, "limit": limit}
+        self.where = f"Kinesis stream {settings.kinesis_stream}"
+
+    def end(self) -> Places | None:
+        """The last sequence number in each shard that the feed wrote to, once it has said so."""
+        try:
+            return dict(self._market.get_json(contract.feed_end_key(self._run_id))["last_sequence_numbers"])
+        except StorageError:  # not written yet; or an S3 that does not answer, which the next call asks again
+            return None
+
+    def reached(self, at: Places, end: Places) -> bool:
+        """Numbers ascend within a shard."""
+        return all(int(at.get(shard, "-1")) >= int(last) for shard, last in end.items())
+
+
 def make_source(begin: Begin, settings: ServingSettings, market: Bucket) -> Source:
     """The source that the settings name."""
+    if settings.source == "kinesis":
+        return KinesisSource(begin, settings, market)
     return S3Source(begin, settings, market)

@@ -19,6 +19,7 @@ from pyspark.sql.streaming.state import GroupStateTimeout
 from app import contract
 from app.errors import ServingError
 from app.processes import find_java
+from app.serving.kinesis_source import KinesisTickSource
 from app.serving.score_bucket import OUTPUT_SCHEMA, STATE_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.sink import PredictionSink
 from app.serving.sources import Source
@@ -31,6 +32,10 @@ _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 _AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
 """How a Python traceback ends."""
+_KEYS_TRIED = 64
+"""For each bucket: a partition that none of so many keys falls to is not to be feared."""
+_TRIES = 4
+"""Of a task, as on a cluster: a worker that dies is not the stream's end."""
 _FINISH_S = 120.0
 _FINISH_POLL_S = 0.05
 
@@ -47,7 +52,8 @@ def start_spark(settings: ServingSettings) -> SparkSession:
         spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     except PySparkException as exc:
         raise ServingError(f"Java did not start Spark ({exc}): is it a Java 17 runtime?") from exc
-    spark.dataSource.register(TickSource)
+    for source in (TickSource, KinesisTickSource):
+        spark.dataSource.register(source)
     return spark
 
 
@@ -64,7 +70,7 @@ def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     return (
-        builder.master(f"local[{settings.partitions}]")
+        builder.master(f"local[{settings.partitions},{_TRIES}]")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.log.level", "ERROR")
@@ -74,16 +80,29 @@ def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -
 
 def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings, source: Source) -> DataFrame:
     """The streaming frame of predictions: all tickers of a micro-batch scored together, by bucket."""
+    keys = ", ".join(f"{key}L" for key in bucket_keys(spark, settings.buckets, settings.partitions))
     return (
         spark.readStream.format(source.name)
         .options(**source.options)
         .load()
-        .withColumn("bucket", expr(f"pmod(xxhash64(ticker), {settings.buckets})"))
+        .withColumn("bucket", expr(f"element_at(array({keys}), int(pmod(xxhash64(ticker), {settings.buckets})) + 1)"))
         .groupBy("bucket")
         .applyInPandasWithState(
             bucket_scorer(place), OUTPUT_SCHEMA, STATE_SCHEMA, "append", GroupStateTimeout.NoTimeout
         )
     )
+
+
+def bucket_keys(spark: SparkSession, buckets: int, partitions: int) -> list[int]:
+    """A key for each bucket, by which Spark deals the buckets to its partitions in turn.
+
+    Spark puts a key into the partition of its hash: the numbers 0 and 1 both into the first one of two.
+    """
+    hashed = spark.range(_KEYS_TRIED * buckets).select("id", expr(f"pmod(hash(id), {partitions})").alias("partition"))
+    keys: dict[int, list[int]] = {partition: [] for partition in range(partitions)}
+    for key, partition in hashed.collect():
+        keys[partition].append(key)
+    return [keys[bucket % partitions][bucket // partitions] for bucket in range(buckets)]
 
 
 def run_stream(
@@ -97,8 +116,9 @@ def run_stream(
 ) -> None:
     """Run the query until the feed has ended and its last tick is scored, or until it is to stop.
 
-    checkpoint: URI of the folder of its offsets and state. A micro-batch that has begun is finished. Raises
-    ServingError when the query fails or nothing arrives for `idle_timeout_s`.
+    checkpoint: URI of the folder of its offsets and state. A micro-batch that has begun is finished. When nothing
+    arrives for `idle_timeout_s` it ends too where the watch says that the feed is over, and else is a ServingError, as
+    a query that fails.
     """
     query = (
         forecasts(spark, place, settings, source)
@@ -118,6 +138,10 @@ class Watch:
 
     def feed_alive(self) -> bool:
         """Whether a feed of ours is at work, so that a quiet market is no fault; raises when it has failed."""
+        return False
+
+    def over(self) -> bool:
+        """Whether a feed that has not said that it ended will bring nothing more."""
         return False
 
     def stopping(self) -> bool:
@@ -155,6 +179,8 @@ def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source,
         if end is None and watch.feed_alive():
             moved_s = time.monotonic()
         if time.monotonic() - moved_s > settings.idle_timeout_s:
+            if watch.over():
+                return None
             raise ServingError(
                 f"no tick for {settings.idle_timeout_s:g} s from {source.where}:"
                 " start `stockflow feed`, or raise serving.idle_timeout_s"

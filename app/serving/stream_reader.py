@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 from pyspark.sql.datasource import DataSourceStreamReader, InputPartition
 
+from app.serving.buckets import stream_bucket
 from app.serving.follow import ModelFollower
-from app.storage import Bucket
 
 SCHEMA = (
     "ticker string, ts long, open double, high double, low double, close double, volume double, market_return double,"
@@ -102,4 +102,4 @@ class TickStreamReader(DataSourceStreamReader, Generic[At]):
     @cached_property
     def _follower(self) -> ModelFollower:
         model_id = (self._planned or self.initialOffset())["model_id"]
-        return ModelFollower(Bucket(self._models_name), model_id)
+        return ModelFollower(stream_bucket(self._models_name), model_id)

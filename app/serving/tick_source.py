@@ -13,9 +13,9 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader
 
 from app import contract
+from app.serving.buckets import stream_bucket
 from app.serving.stream_reader import SCHEMA, TickStreamReader
 from app.serving.ticks import columns_of
-from app.storage import Bucket
 from app.tables import get_table
 
 
@@ -35,18 +35,18 @@ class TickReader(TickStreamReader[str]):
 
     def newest(self, at: str) -> str:
         """The last key of the next `limit` ones."""
-        keys = Bucket(self._bucket_name).keys(self._prefix, at)[: self.limit]
+        keys = stream_bucket(self._bucket_name).keys(self._prefix, at)[: self.limit]
         return keys[-1] if keys else at
 
     def between(self, start: str, end: str) -> Sequence[Any]:
         """Keys with their numbers in the micro-batch."""
-        found = Bucket(self._bucket_name).keys(self._prefix, start)
+        found = stream_bucket(self._bucket_name).keys(self._prefix, start)
         keys = list(enumerate(key for key in found if key <= end))
         return [tuple(keys[i :: self.tasks]) for i in range(min(self.tasks, len(keys)))]
 
     def tables(self, what: Sequence[tuple[int, str]]) -> Iterator[pa.Table]:
         """The ticks of these objects."""
-        bucket = Bucket(self._bucket_name)
+        bucket = stream_bucket(self._bucket_name)
         for number, key in what:
             yield columns_of(get_table(bucket, key, [column.name for column in contract.TICKS]), number)
 

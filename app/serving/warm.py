@@ -9,6 +9,7 @@ from app import contract
 from app.dataset.spec import Spec
 from app.errors import ObjectMissing, TooFewBars
 from app.ingest.bars import read_bars
+from app.serving.buckets import stream_bucket
 from app.serving.ring_blob import pack, unpack
 from app.serving.rings import Rings
 from app.serving.ticks import columns_of, ticks_from_table
@@ -54,6 +55,6 @@ def read_warm_state(market_bucket: str, run_id: str, spec: Spec) -> Rings | None
 def fetch_warm_state(market_bucket: str, run_id: str) -> bytes | None:
     """The warm state as it is stored; None when there is none."""
     try:
-        return Bucket(market_bucket).get(contract.warm_state_key(run_id))
+        return stream_bucket(market_bucket).get(contract.warm_state_key(run_id))
     except ObjectMissing:
         return None

@@ -28,7 +28,6 @@ _LAMBDAS, _TRAINING_LAMBDAS = 6, 3
 """Called by an execution that succeeds."""
 _LISTINGS_A_MICRO_BATCH, _PUTS_A_MICRO_BATCH = 2, 2
 _INGEST_METRICS: Final = (contract.METRIC_COVERAGE, contract.METRIC_REQUESTS, contract.METRIC_RATE_LIMITED)
-_STREAM_METRICS: Final = (contract.METRIC_STREAM_LAG, contract.METRIC_PREDICTIONS)
 _OWN_DISK = ("ml.g4dn.", "ml.g5.", "ml.g6.")
 """Training types with a disk of their own, beside which SageMaker makes and bills no volume."""
 
@@ -130,7 +129,7 @@ class Bill:
             *self._fargate("serve", FEED_VCPUS, FEED_GIB, feed_h),
             self._line("serve", "listings of ticks", listings, "s3-put", f"{work.polls_per_s:g} a second"),
             *self._s3("serve", puts=(1 + _PUTS_A_MICRO_BATCH) * batches, gets=batches + heads + 3 * work.shards),
-            self._metrics("serve", _STREAM_METRICS, stream_h),
+            self._metrics("serve", contract.STREAM_METRICS, stream_h),
         ]
 
     def cluster(self, phase: str, hours: float) -> list[Line]:

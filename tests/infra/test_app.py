@@ -160,7 +160,11 @@ def test_a_schedule_starts_an_execution_on_new_york_s_clock_that_the_machine_tak
     told = {schedule["ScheduleExpression"]: json.loads(schedule["Target"]["Input"]) for schedule in schedules}
     assert told == {
         "cron(30 17 ? * MON-FRI *)": {"phases": ["ingest"], "only_in_sessions": True},
-        "cron(15 09 ? * MON-FRI *)": {"phases": ["serve"], "only_in_sessions": True},
+        "cron(15 09 ? * MON-FRI *)": {
+            "phases": ["serve"],
+            "settings": {"serving": {"feed": "live"}},
+            "only_in_sessions": True,
+        },
     }
     assert {schedule["ScheduleExpressionTimezone"] for schedule in schedules} == {"America/New_York"}
     for asked in told.values():

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
-import pyarrow as pa
-import pytest
 
 from app import contract
 from app.dataset.forecast import MEAN, P10, P50, P90
 from app.dataset.windows import window_set
 from app.ingest.bars import read_bars
 from app.ingest.plan import read_plan
+from app.serving.feed import begin_session
 from app.serving.scoring import Scorer, read_spec
 from app.tables import get_table
 from tests.models import plain_spec
 from tests.pipeline.conftest import TICKERS, World
+from tests.pipeline.streaming_job import predictions
 
 HORIZONS = (2, 5)
 QUANTILES = {"p10": P10, "p50": P50, "p90": P90}
-
-
-def predictions(world: World) -> pd.DataFrame:
-    """All predictions of a run, as a consumer that only lists S3 sees them."""
-    keys = [
-        key
-        for key in world.predictions.keys(contract.PREDICTIONS_PREFIX)
-        if contract.predictions_run(key) == world.run_id
-    ]
-    frame = pa.concat_tables([get_table(world.predictions, key) for key in keys]).to_pandas()
-    return frame.sort_values(["ticker", "as_of", "horizon_min"], ignore_index=True)
 
 
 def replayed_bars(world: World) -> pd.DataFrame:
@@ -116,33 +101,24 @@ def test_latest_json_holds_the_newest_predictions_of_each_ticker(served: World) 
     assert len(newest) == len(HORIZONS) * len(TICKERS)
 
 
+def test_the_live_feed_brings_the_same_session_and_so_the_same_predictions(served: World) -> None:
+    """Begun and started again after the close: the whole session comes from Yahoo's charts, in one poll."""
+    live = served.copy_run("live")
+    plan = read_plan(live.run_id, live.market)
+    begin_session(live.run_id, plan.sessions[-1], live.market)
+    live.must("serve", "--live")
+    fed = live.market.get_json(contract.feed_end_key(live.run_id))
+    assert (fed["objects"], fed["ticks"]) == (1, len(replayed_bars(served)))
+    columns = ["ticker", "as_of", "horizon_min", "last_price", "carried_minutes", "model_id"]
+    found, expected = predictions(live), predictions(served)
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    np.testing.assert_allclose(found["predicted_return"], expected["predicted_return"], atol=1e-8)
+
+
 def test_a_run_is_not_served_twice(served: World) -> None:
     done = served.stockflow("serve")
     assert done.returncode == 8
     assert done.stderr.strip().splitlines()[-1] == "stockflow: run base has been served: start a new run id"
-
-
-@pytest.mark.chaos  # test_machine.py kills the driver of the deployed stream
-@pytest.mark.parametrize("victim", ["driver", "jvm"])
-def test_a_killed_stream_goes_on_and_loses_and_doubles_nothing(served: World, tmp_path: Path, victim: str) -> None:
-    crashed = served.copy_run(f"crashed-{victim}")
-    arguments = ("serve", "--speed", "1500", "--checkpoint", str(tmp_path / "checkpoint"))
-    process = crashed.popen(*arguments)
-    deadline = time.monotonic() + 90
-    while not any(f"/{crashed.run_id}-" in key for key in crashed.predictions.keys(contract.PREDICTIONS_PREFIX)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
-    pid = process.pid if victim == "driver" else next(p.pid for p in family if "java" in p.name())
-    os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive  # the feed, the JVM and its workers go with the driver
-    assert process.returncode != 0
-    crashed.must(*arguments)
-    columns = [name for name in predictions(served) if name != "produced_at"]
-    pd.testing.assert_frame_equal(predictions(crashed)[columns], predictions(served)[columns])
 
 
 def test_a_checkpoint_of_another_bucket_s_run_of_the_same_name_is_not_taken(served: World) -> None:

@@ -20,11 +20,13 @@ from tests.yahoo_server import LocalYahoo, local_yahoo
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     """An empty S3 that every Bucket made without a client talks to; nothing is loaded from it yet."""
+    from app.serving.buckets import stream_bucket
     from app.serving.scoring import load_scorer
     from app.serving.warm import fetch_warm_state
 
     fake = FakeS3()
     load_scorer.cache_clear()
+    stream_bucket.cache_clear()
     fetch_warm_state.cache_clear()
     monkeypatch.setattr(boto3, "client", lambda *args, **options: fake)
     return fake

@@ -19,6 +19,7 @@ from app import __version__, contract
 from app.cli import cli, main
 from app.ingest import collect
 from app.ingest.plan import make_plan, read_plan
+from app.serving.feed import begin_session
 from app.sessions import sessions_between
 from app.storage import Bucket
 from app.tables import put_table
@@ -316,6 +317,28 @@ def test_the_feed_replays_the_last_session(stockflow: Stockflow) -> None:
     ended = stockflow("feed", "--speed", "1000000")
     assert (ended.status, ended.out.splitlines()[-1]) == (0, "feed: 21 ticks in 20 objects")
     assert market.get_json(contract.feed_end_key("r"))["ticks"] == 21
+
+
+def test_a_live_feed_that_starts_again_after_the_close_brings_what_is_missing(
+    stockflow: Stockflow, yahoo: FakeYahoo
+) -> None:
+    market, session = store_plan(), sessions_between(date(2025, 12, 2), date(2025, 12, 2))[0]
+    begin_session("r", session, market)
+    yahoo.bars["B"] = yahoo.bars["B"].between(0, session.open_ts + 60)  # not a bar of this session but the first
+    yahoo.now = datetime(2026, 1, 5, tzinfo=UTC)
+    ended = stockflow("feed", "--live")
+    assert (ended.status, ended.out.splitlines()[-1]) == (0, "feed: 391 ticks in 1 objects")
+    end = market.get_json(contract.feed_end_key("r"))
+    assert (end["day"], end["missed"]["tickers"]) == ("2025-12-02", [])
+
+
+def test_a_live_feed_says_what_it_misses_in_a_line(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
+    market, session = store_plan(), sessions_between(date(2025, 12, 2), date(2025, 12, 2))[0]
+    begin_session("r", session, market)
+    del yahoo.bars["B"]
+    ended = stockflow("feed", "--set", "serving.feed=live")
+    assert ended.status == 0
+    assert ended.err == ("feed: 1 of 2 tickers are not answered (B), first: No data found, symbol may be delisted\n")
 
 
 def test_the_dataset_phase_leaves_splits_spec_and_result(stockflow: Stockflow, s3: FakeS3) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -9,6 +11,7 @@ from app import contract
 from app.errors import TooFewBars
 from app.ingest.plan import Plan, make_plan
 from app.serving.feed import replay_session
+from app.serving.tick_writer import TickObjects
 from app.storage import Bucket
 from app.tables import get_table, put_table
 from tests.fakes import FakeS3, FakeTime, bucket, make_bars, make_sessions
@@ -28,10 +31,15 @@ def market_of(s3: FakeS3) -> Bucket:
     return market
 
 
+def replay(market: Bucket, **options: Any) -> dict[str, Any]:
+    """The replay of the session into the same bucket."""
+    return replay_session(PLAN, SESSION, market, TickObjects(market, "r", SESSION.day), **options)
+
+
 def test_each_minute_is_one_object_with_all_its_bars() -> None:
     s3 = FakeS3()
     market = market_of(s3)
-    replay_session(PLAN, SESSION, market, speed=1e6, sleep=lambda s: None)
+    replay(market, speed=1e6, sleep=lambda s: None)
     keys = market.keys(contract.ticks_prefix("r"))
     tables = [get_table(market, key) for key in keys]
     assert [table["ticker"].to_pylist() for table in tables] == [["A", "B"], ["A"], ["A"], ["A", "B"], ["A"]]
@@ -42,17 +50,17 @@ def test_each_minute_is_one_object_with_all_its_bars() -> None:
 def test_keys_are_written_in_ascending_order_and_the_end_of_the_feed_last() -> None:
     s3 = FakeS3()
     market = market_of(s3)
-    end = replay_session(PLAN, SESSION, market, speed=1e6, sleep=lambda s: None)
+    end = replay(market, speed=1e6, sleep=lambda s: None)
     assert s3.puts[-1] == contract.feed_end_key("r")
     assert s3.puts[:-1] == sorted(s3.puts[:-1]) == market.keys(contract.ticks_prefix("r"))
     assert market.get_json(contract.feed_end_key("r")) == end
-    assert end == {"last_key": s3.puts[-2], "objects": 5, "ticks": 7, "day": SESSION.day.isoformat()}
+    assert end == {"last_key": s3.puts[-2], "objects": 5, "ticks": 7, "revised": 0, "day": SESSION.day.isoformat()}
 
 
 @pytest.mark.parametrize(("speed", "each_s"), [(1.0, 60.0), (60.0, 1.0), (600.0, 0.1)])
 def test_minutes_are_paced_by_the_speed(speed: float, each_s: float) -> None:
     time = FakeTime(now_s=1000)
-    replay_session(PLAN, SESSION, market_of(FakeS3()), speed=speed, sleep=time.sleep, now_s=time)
+    replay(market_of(FakeS3()), speed=speed, sleep=time.sleep, now_s=time)
     assert time.slept == pytest.approx([0, *[each_s] * 4])
 
 
@@ -62,7 +70,7 @@ def test_a_feed_that_fell_behind_does_not_wait_until_it_has_caught_up() -> None:
     def slow_report(done: int, total: int, note: str) -> None:
         time.now_s += 2.5 if done == 1 else 0  # the first object takes two and a half minutes of the replay
 
-    replay_session(PLAN, SESSION, market_of(FakeS3()), speed=60, report=slow_report, sleep=time.sleep, now_s=time)
+    replay(market_of(FakeS3()), speed=60, report=slow_report, sleep=time.sleep, now_s=time)
     assert time.slept == pytest.approx([0, 0, 0, 0.5, 1])
 
 
@@ -70,10 +78,10 @@ def test_a_repeated_replay_writes_the_same_objects() -> None:
     s3 = FakeS3()
     market = market_of(s3)
     for _ in range(2):
-        replay_session(PLAN, SESSION, market, speed=1e6, sleep=lambda s: None)
+        replay(market, speed=1e6, sleep=lambda s: None)
     assert s3.puts[:6] == s3.puts[6:]
 
 
 def test_a_session_without_stored_bars_cannot_be_replayed() -> None:
     with pytest.raises(TooFewBars, match="run `stockflow ingest` first"):
-        replay_session(PLAN, SESSION, bucket(), speed=1)
+        replay(bucket(), speed=1)

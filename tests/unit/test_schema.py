@@ -90,6 +90,8 @@ def values(group: str, name: str) -> st.SearchStrategy[Any]:
         return st.booleans() | WRONG
     if "enum" in schema:
         return st.sampled_from(schema["enum"]) | WRONG
+    if "pattern" in schema:
+        return st.sampled_from(["ticks", "ticks\n", "a b", "host:1", "host:1\n", "[::1]:123456", "x" * 129]) | WRONG
     bounds = [schema[k] for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum") if k in schema]
     edges = [bound + step for bound in bounds for step in (-1, 0, 1)]
     whole: st.SearchStrategy[Any] = st.sampled_from([int(edge) for edge in edges]) | st.integers(0, 50)

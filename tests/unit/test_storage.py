@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from app import contract
 from app.errors import ObjectChanged, ObjectMissing, StorageError
 from app.settings import TrainingSettings
-from app.storage import _CONFIG, PATIENCE_S, Bucket, fingerprint, to_json
+from app.storage import PATIENCE_S, Bucket, fingerprint, to_json
 from app.tables import arrow_schema, get_table, put_table
 from tests.fakes import FakeS3, bucket, client_error, make_bars, make_sessions
 
@@ -170,9 +170,14 @@ def test_each_answer_is_told_and_a_failure_is_none() -> None:
     assert len(told) == 4
 
 
-def test_a_silent_s3_is_told_before_a_rank_that_waits_for_it_counts_as_hung() -> None:
-    limits = _CONFIG.retries["total_max_attempts"] * (_CONFIG.connect_timeout + _CONFIG.read_timeout)
-    assert limits < PATIENCE_S < TrainingSettings().stall_timeout_s
+def test_a_silent_s3_is_told_before_a_rank_that_waits_for_it_counts_as_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(boto3, "client", lambda service, config: made.append(config))
+    Bucket("any")
+    Bucket("any", patient=True)
+    plain, patient = (one.retries["total_max_attempts"] * (one.connect_timeout + one.read_timeout) for one in made)
+    assert plain < PATIENCE_S < TrainingSettings().stall_timeout_s
+    assert plain < patient
 
 
 def test_objects_are_listed_over_all_pages_in_order_and_after_a_key() -> None:
