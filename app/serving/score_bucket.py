@@ -18,6 +18,7 @@ from app.serving.rings import ReadyWindows, Rings
 from app.serving.scoring import Scorer, load_scorer
 from app.serving.ticks import Ticks, ticks_from_frame
 from app.serving.warm import read_warm_state
+from app.serving.worker import forget_archives
 from app.sessions import Session
 
 STATE_SCHEMA = "rings binary"
@@ -44,6 +45,7 @@ def bucket_scorer(place: StreamPlace) -> Callable[[Any, Iterable[pd.DataFrame], 
     """The function for `applyInPandasWithState`: one blob of state for all tickers of a bucket."""
 
     def score(key: Any, frames: Iterable[pd.DataFrame], state: Any) -> Iterator[pd.DataFrame]:
+        forget_archives()
         frame = pd.concat(list(frames), ignore_index=True)
         scorer = load_scorer(place.model_bucket, str(frame["model_id"].iloc[0]))
         ticks = ticks_from_frame(frame)

@@ -32,6 +32,7 @@ _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 _AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
 """How a Python traceback ends."""
+_FILES = "org.apache.spark.sql.execution.streaming.FileSystemBasedCheckpointFileManager"
 _KEYS_TRIED = 64
 """For each bucket: a partition that none of so many keys falls to is not to be feared."""
 _TRIES = 4
@@ -75,6 +76,8 @@ def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.log.level", "ERROR")
         .config("spark.driver.memory", "1g")
+        # The default one forks programs such as chmod for every file of the checkpoint: 60 ms of each micro-batch.
+        .config("spark.sql.streaming.checkpointFileManagerClass", _FILES)
     )
 
 

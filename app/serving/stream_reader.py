@@ -18,6 +18,7 @@ from pyspark.sql.datasource import DataSourceStreamReader, InputPartition
 
 from app.serving.buckets import stream_bucket
 from app.serving.follow import ModelFollower
+from app.serving.worker import forget_archives
 
 SCHEMA = (
     "ticker string, ts long, open double, high double, low double, close double, volume double, market_return double,"
@@ -92,6 +93,7 @@ class TickStreamReader(DataSourceStreamReader, Generic[At]):
         """The ticks of one part."""
         if not isinstance(partition, Part):
             raise TypeError(f"not a part of this source: {partition!r}")
+        forget_archives()
         for table in self.tables(partition.what):
             model = pa.repeat(pa.scalar(partition.model_id), len(table))
             yield from table.append_column("model_id", model).to_batches()
