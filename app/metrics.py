@@ -30,8 +30,10 @@ _UNITS: Final = {
 _CONFIG: Final = Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 2})
 
 
-Emit = Callable[[Mapping[str, float]], None]
-"""Publishes metrics by name with the machine's time; never ends the phase that calls it."""
+Metrics = Mapping[str, float | str]
+"""By name. A text is no metric: it stands in the same line, to be searched for."""
+Emit = Callable[[Metrics], None]
+"""Publishes metrics with the machine's time; never ends the phase that calls it."""
 
 
 def emitter(environ: Mapping[str, str]) -> Emit:
@@ -45,7 +47,7 @@ def emitter(environ: Mapping[str, str]) -> Emit:
     return LogGroupEmitter(group, dimensions) if group else partial(_print, dimensions)
 
 
-def _print(dimensions: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+def _print(dimensions: Mapping[str, str], metrics: Metrics) -> None:
     print(_line(metrics, dimensions, int(time.time() * 1000)), flush=True)
 
 
@@ -57,7 +59,7 @@ class LogGroupEmitter:
         self._dimensions = dimensions
         self._open = self._told = False
 
-    def __call__(self, metrics: Mapping[str, float]) -> None:
+    def __call__(self, metrics: Metrics) -> None:
         """Send the metrics."""
         now_ms = int(time.time() * 1000)
         try:
@@ -75,12 +77,14 @@ class LogGroupEmitter:
         self._client.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=[event])
 
 
-def _line(metrics: Mapping[str, float], dimensions: Mapping[str, str], now_ms: int) -> str:
+def _line(metrics: Metrics, dimensions: Mapping[str, str], now_ms: int) -> str:
     """One line of the format; values that are not finite are left out, as JSON knows none."""
-    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    texts = {name: value for name, value in metrics.items() if isinstance(value, str)}
+    finite = {name: value for name, value in metrics.items() if not isinstance(value, str) and math.isfinite(value)}
     directive = {
         "Namespace": contract.METRICS_NAMESPACE,
         "Dimensions": [list(dimensions)],
         "Metrics": [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in finite],
     }
-    return json.dumps({"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, **dimensions, **finite})
+    about = {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}
+    return json.dumps({"_aws": about, **dimensions, **texts, **finite})

@@ -46,9 +46,10 @@ class BatchMetrics:
             metrics[contract.METRIC_STREAM_LAG] = lag_s
         self._emit(metrics)
 
-    def progress(self, micro_batch_s: float, *, refused: bool) -> None:
-        """Publish how long a micro-batch took, and whether a promoted model is not used because it cannot be."""
-        self._emit({contract.METRIC_BATCH: micro_batch_s, contract.METRIC_MODEL_REFUSED: float(refused)})
+    def progress(self, micro_batch_s: float, model_id: str, *, refused: bool) -> None:
+        """Publish how long a micro-batch took, its model, and whether the promoted one is not used as it cannot be."""
+        metrics = {contract.METRIC_BATCH: micro_batch_s, contract.METRIC_MODEL_REFUSED: float(refused)}
+        self._emit({"model_id": model_id, **metrics})
 
     def alive(self) -> None:
         """Publish no predictions, once in a minute without a micro-batch: an alarm does not see what is missing."""

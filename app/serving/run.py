@@ -150,7 +150,7 @@ class _Watch(Watch):
         self._health.write_now_and_then()
 
     def advanced(self, offset: Offset, micro_batch_s: float) -> None:
-        self._metrics.progress(micro_batch_s, refused=bool(offset["refused"]))
+        self._metrics.progress(micro_batch_s, offset["model_id"], refused=bool(offset["refused"]))
         self._health.advance(offset["model_id"], offset["refused"])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app import contract
 from app.clock import fixed_clock
+from app.metrics import Metrics
 from app.serving.batch_metrics import BatchMetrics
 from app.serving.sink import BatchSummary
 from tests.fakes import FakeS3, bucket, client_error, make_sessions
@@ -26,11 +26,11 @@ def feed(s3: FakeS3, minutes: int, run_id: str = "r") -> None:
         bucket(s3).put(contract.ticks_key(run_id, SESSION.day, (SESSION.open_ts + 60 * minute) * 1000, minute), b"")
 
 
-def published(s3: FakeS3, newest_minute: int) -> dict[str, float]:
+def published(s3: FakeS3, newest_minute: int) -> dict[str, float | str]:
     """What is published at NOW for 30 predictions up to a minute of the session."""
-    kept: list[dict[str, float]] = []
+    kept: list[dict[str, float | str]] = []
 
-    def emit(metrics: Mapping[str, float]) -> None:
+    def emit(metrics: Metrics) -> None:
         kept.append(dict(metrics))
 
     summary = BatchSummary(0, 30, SESSION.open_ts + 60 * newest_minute, 31, 4, 3, 2, 1, scoring_s=0.1)
@@ -67,13 +67,20 @@ def test_a_lag_that_cannot_be_found_out_is_left_out() -> None:
 
 
 def test_a_quiet_stream_says_once_a_minute_that_it_predicts_nothing() -> None:
-    kept: list[dict[str, float]] = []
+    kept: list[dict[str, float | str]] = []
     times = iter(NOW + timedelta(seconds=s) for s in (0, 30, 60, 60, 90, 119, 121, 121))
 
-    def emit(metrics: Mapping[str, float]) -> None:
+    def emit(metrics: Metrics) -> None:
         kept.append(dict(metrics))
 
     metrics = BatchMetrics(bucket(FakeS3()), "r", lambda: next(times), emit)
     for expected in (0, 1, 1, 1, 2):  # at 30, 60, 90, 119 and 121 s
         metrics.alive()
         assert kept == [{contract.METRIC_PREDICTIONS: 0.0}] * expected
+
+
+def test_a_micro_batch_that_is_done_tells_its_seconds_and_its_model() -> None:
+    kept: list[Metrics] = []
+    metrics = BatchMetrics(bucket(FakeS3()), "r", fixed_clock(NOW), kept.append)
+    metrics.progress(0.4, "m-2", refused=True)
+    assert kept == [{"model_id": "m-2", contract.METRIC_BATCH: 0.4, contract.METRIC_MODEL_REFUSED: 1.0}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +13,7 @@ from app import contract
 from app.clock import Clock, fixed_clock
 from app.errors import ServingError
 from app.ingest.plan import make_plan
+from app.metrics import Metrics
 from app.processes import StopSignals
 from app.serving.batch_metrics import BatchMetrics
 from app.serving.health import StreamHealth
@@ -28,7 +29,7 @@ PLAN = make_plan("r", ["A"], (BEFORE,), shards=1, request_days=7)
 GRACE_S = 300.0
 
 
-def watch_at(clock: Clock, *, feed_alive: bool = False, told: list[Mapping[str, float]] | None = None) -> _Watch:
+def watch_at(clock: Clock, *, feed_alive: bool = False, told: list[Metrics] | None = None) -> _Watch:
     """The watch of a live stream; told: what it publishes."""
     market = bucket()
     metrics = BatchMetrics(market, "r", fixed_clock(minutes_after(SESSION, -60)), (told or []).append)
@@ -50,7 +51,7 @@ def test_a_feed_of_ours_that_hangs_does_not_keep_the_stream_for_ever() -> None:
 
 
 def test_no_prediction_is_missed_before_the_first_bar_has_closed() -> None:
-    told: list[Mapping[str, float]] = [{}]
+    told: list[Metrics] = [{}]
     for minutes, expected in ((-10, 1), (0.9, 1), (1.1, 2)):
         watch_at(fixed_clock(minutes_after(SESSION, minutes)), told=told).polled()
         assert len(told) == expected

@@ -106,3 +106,10 @@ def test_values_that_are_not_finite_are_left_out(capsys: pytest.CaptureFixture[s
     line = json.loads(capsys.readouterr().out)
     assert contract.METRIC_STREAM_LAG not in line
     assert line["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "Predictions", "Unit": "Count"}]
+
+
+def test_a_text_stands_in_the_line_and_is_no_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    emitter({})({"model_id": "m-1", contract.METRIC_PREDICTIONS: 1})
+    line = json.loads(capsys.readouterr().out)
+    assert line["model_id"] == "m-1"
+    assert [one["Name"] for one in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]] == [contract.METRIC_PREDICTIONS]
