@@ -292,7 +292,7 @@ def feed(phase: _Phase, speed: float | None, live: bool) -> None:
 
     settings = _with_feed(phase.settings, speed, live)
     serving = settings.serving
-    market = Bucket(phase.place.market_bucket, patient=serving.feed != "replay")
+    market = Bucket(phase.place.market_bucket, patient=True)
     plan = read_plan(phase.place.run_id, market)
     session = served_session(plan, serving.feed, system_clock(), market)
     writer = make_writer(serving, market, plan.run_id, session.day)

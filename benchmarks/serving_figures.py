@@ -80,7 +80,7 @@ def serving_lines(figures: Mapping[str, Any], goals: Sequence[Goal]) -> Iterator
             f"{row['rss_mib']:,.0f}",
         ]
         yield "".join(f"{value:>13}" for value in values)
-    yield f"first prediction {figures['first_prediction_s']:.1f} s after the process began, Java's start included"
+    yield f"first prediction {figures['first_prediction_s']:.1f} s after the imports, Java's start included"
     yield ""
     yield from goal_lines(goals)
 

@@ -108,7 +108,9 @@ def _expire(prefix: str, days: int) -> s3.LifecycleRule:
 
 
 def _predictions_rules(days: int) -> list[s3.LifecycleRule]:
-    """No move to a colder class: its objects are billed as 128 KB at least, and most of these are smaller."""
-    # Each micro-batch overwrites the newest predictions: one day of that is history enough.
-    latest = s3.LifecycleRule(prefix=contract.LATEST_PREDICTIONS_KEY, noncurrent_version_expiration=Duration.days(1))
-    return [latest, _expire(contract.PREDICTIONS_PREFIX, days)] if days else [latest]
+    """What micro-batches write anew is kept for a day. No colder class: objects are billed as 128 KB at least there."""
+    replaced = [
+        s3.LifecycleRule(prefix=prefix, noncurrent_version_expiration=Duration.days(1))
+        for prefix in (contract.LATEST_PREDICTIONS_KEY, contract.PREDICTIONS_PREFIX)
+    ]
+    return [*replaced, _expire(contract.PREDICTIONS_PREFIX, days)] if days else replaced

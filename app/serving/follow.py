@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from app import contract
 from app.dataset.spec import Spec
 from app.errors import ObjectMissing, ServingError, StorageError
@@ -30,17 +32,21 @@ class ModelFollower:
         """
         try:
             pointer = self._models.get_json(contract.CURRENT_MODEL_KEY)
-            promoted = str(pointer["model_id"])
-            if promoted == self.model_id:
-                self.refused = self._refused_id = ""
-            elif promoted != self._refused_id:
-                self._take_up(promoted, pointer.get("sha256", {}))
+            promoted, sha256 = str(pointer["model_id"]), dict(pointer.get("sha256", {}))
         except StorageError:
             return
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.refused, self._refused_id = f"{contract.CURRENT_MODEL_KEY} names no model: promote one again", ""
+            return
+        if promoted == self.model_id:
+            self.refused = self._refused_id = ""
+        elif promoted != self._refused_id:
+            with suppress(StorageError):
+                self._take_up(promoted, sha256)
 
     def _take_up(self, model_id: str, sha256: dict[str, str]) -> None:
-        self._spec = self._spec or read_spec(self._models, self.model_id)
         try:
+            self._spec = self._spec or read_spec(self._models, self.model_id)
             spec = checked_scorer(self._models, model_id, sha256).spec
             if state_model(spec) != state_model(self._spec) or spec.horizons_min != self._spec.horizons_min:
                 raise ServingError(

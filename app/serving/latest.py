@@ -66,13 +66,13 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _read(bucket: Bucket) -> pa.Table:
-    """What an earlier stream left; nothing when its rows have other columns."""
+    """What an earlier stream left; nothing where that cannot be read, or has other columns."""
     schema = arrow_schema(contract.PREDICTIONS)
     try:
         held = bucket.get_json(contract.LATEST_PREDICTIONS_KEY)
-    except ObjectMissing:
+        if held["schema_version"] != contract.PREDICTIONS_SCHEMA_VERSION:
+            return schema.empty_table()
+        rows = [row | {name: datetime.fromisoformat(row[name]) for name in _TIMES} for row in held["predictions"]]
+        return pa.Table.from_pylist(rows, schema)
+    except (ObjectMissing, ValueError, KeyError, TypeError):  # not there, or not what this code writes: begun anew
         return schema.empty_table()
-    if held["schema_version"] != contract.PREDICTIONS_SCHEMA_VERSION:
-        return schema.empty_table()
-    rows = [row | {name: datetime.fromisoformat(row[name]) for name in _TIMES} for row in held["predictions"]]
-    return pa.Table.from_pylist(rows, schema)

@@ -134,14 +134,13 @@ class Rings:
         """
         place = {ticker: i for i, ticker in enumerate(self.tickers)}
         which = np.array([place[ticker] for ticker in ticks.ticker], np.int64)
-        chosen, session_ts, counts = screen(ticks, which, sessions)
+        chosen, session_ts, counts = screen(ticks, which, sessions, self.last_ts, self.watermark)
         who, ts, bars = which[chosen], ticks.ts[chosen], ticks.bars[chosen]
-        late = (session_ts < self.session_ts[who]) | (ts <= self.last_ts[who] - self.watermark * BAR_S)
         place_of = (ts - session_ts) // BAR_S % self.watermark
-        known = ~late & (self.bar_ts[who, place_of] == ts)
+        known = self.bar_ts[who, place_of] == ts
         same = known & (self.bars[who, place_of, :MARKET_RETURN] == bars[:, :MARKET_RETURN]).all(axis=1)
-        counts = counts.plus(late=int(late.sum()), duplicate=int(same.sum()), revised=int((known & ~same).sum()))
-        taken = ~late & ~same
+        counts = counts.plus(duplicate=int(same.sum()), revised=int((known & ~same).sum()))
+        taken = ~same
         return self._apply(who[taken], ts[taken], bars[taken], ~known[taken], sessions), counts
 
     def _apply(

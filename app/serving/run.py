@@ -26,7 +26,7 @@ from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import current_model_id, read_spec
 from app.serving.sink import BatchSummary, PredictionSink
 from app.serving.sources import Begin, make_source
-from app.serving.stream import Watch, run_stream, start_spark
+from app.serving.stream import JAVA_GONE, Watch, run_stream, start_spark
 from app.serving.stream_reader import Offset
 from app.serving.warm import write_warm_state
 from app.sessions import Session
@@ -87,7 +87,8 @@ def run_serving(
             health.add(summary)
 
         sink = PredictionSink(stream_bucket(predictions.name), place.run_id, clock, serving.object_rows, on_batch)
-        write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
+        if not planned:  # a ticker that comes later starts from the same windows after a restart
+            write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
         report(0, total, "predictions")
         stream = StreamPlace(place.run_id, market.name, models.name, sessions, serving.watermark_min)
         source = make_source(Begin(place.run_id, models.name, model_id, planned), serving, market)
@@ -95,11 +96,13 @@ def run_serving(
             hours = None if serving.feed == "replay" else _Hours(session, serving.grace_s, clock)
             watch = _Watch(feed_alive, hours, stopped, metrics, health)
             run_stream(spark, stream, serving, source, sink, folder.uri, watch)
-        finish(_result(plan, session, health, spec, market, predictions))
+        stored = stream_bucket(market.name), stream_bucket(predictions.name)  # served: it shall not fail any more
+        finish(_result(plan, session, health, spec, *stored))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()
     finally:
-        spark.stop()
+        with suppress(*JAVA_GONE):
+            spark.stop()
 
 
 class _Hours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -60,10 +61,10 @@ def current_model_id(models: Bucket) -> str:
 
 def read_spec(models: Bucket, model_id: str) -> Spec:
     """The spec stored beside a model; ServingError when it is another version's, or asks for unknown features."""
-    stored = models.get_json(contract.model_key(model_id, contract.MODEL_SPEC))
+    body = models.get(contract.model_key(model_id, contract.MODEL_SPEC))
     try:
-        spec = Spec.from_json(stored)
-    except (KeyError, TypeError, AttributeError) as exc:
+        spec = Spec.from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ServingError(
             f"model {model_id} was trained by another version of this code:"
             " serve it with the version that trained it, or train again"

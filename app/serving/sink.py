@@ -98,7 +98,7 @@ class PredictionObjects:
     def write(self, day: date, micro_batch: int, table: pa.Table) -> None:
         """Store a micro-batch's predictions (contract.PREDICTIONS) for bars of one day."""
         held = self._open.get(day) or self._find(day, micro_batch)
-        if held is None or len(held.table) >= self._full:
+        if held is None or (len(held.table) >= self._full and not held.repeated):
             held = _Object(micro_batch, table.slice(0, 0), ())
         micro_batches = (*held.micro_batches, (micro_batch, len(table)))
         whole = _Object(held.first, pa.concat_tables([held.table, table]), micro_batches)
@@ -118,16 +118,20 @@ class PredictionObjects:
         told = json.loads(table.schema.metadata[_MICRO_BATCHES])
         kept = tuple((number, rows) for number, rows in told if number < micro_batch)
         table = table.slice(0, sum(rows for _, rows in kept)).replace_schema_metadata()
-        return _Object(firsts[-1], table, kept)
+        return _Object(firsts[-1], table, kept, repeated=any(number == micro_batch for number, _ in told))
 
 
 @dataclass(frozen=True)
 class _Object:
-    """An object's first micro-batch, its rows, and how many of them are of which micro-batch."""
+    """An object's first micro-batch, its rows, and how many of them are of which micro-batch.
+
+    repeated: whether the micro-batch to come was in it already: it has its place there, whatever `full` is by now.
+    """
 
     first: int
     table: pa.Table
     micro_batches: tuple[tuple[int, int], ...]
+    repeated: bool = False
 
 
 def to_contract(table: pa.Table, produced_at_s: float) -> pa.Table:

@@ -7,8 +7,10 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import expr
@@ -32,6 +34,8 @@ _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 _AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
 """How a Python traceback ends."""
+JAVA_GONE = (Py4JError, ConnectionError)
+"""What a call to Java raises once it has ended."""
 _FILES = "org.apache.spark.sql.execution.streaming.FileSystemBasedCheckpointFileManager"
 _KEYS_TRIED = 64
 """For each bucket: a partition that none of so many keys falls to is not to be feared."""
@@ -132,8 +136,11 @@ def run_stream(
     )
     try:
         _until_fed(query, settings, source, watch)
+    except JAVA_GONE as exc:
+        raise ServingError("Java ended while the stream ran: start the phase again, it goes on from its state") from exc
     finally:
-        query.stop()
+        with suppress(*JAVA_GONE):
+            query.stop()
 
 
 class Watch:
@@ -176,14 +183,15 @@ def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source,
                 watch.advanced(reached, progress.durationMs.get("triggerExecution", 0) / 1000)
         end = source.end() if end is None else end
         if end is not None and offset is not None and source.reached(offset["at"], end):
-            return None
+            return
         if watch.stopping():
-            return _finish_micro_batch(query)
+            _finish_micro_batch(query)
+            return
         if end is None and watch.feed_alive():
             moved_s = time.monotonic()
         if time.monotonic() - moved_s > settings.idle_timeout_s:
             if watch.over():
-                return None
+                return
             raise ServingError(
                 f"no tick for {settings.idle_timeout_s:g} s from {source.where}:"
                 " start `stockflow feed`, or raise serving.idle_timeout_s"
@@ -191,9 +199,12 @@ def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source,
 
 
 def _finish_micro_batch(query: StreamingQuery) -> None:
-    """Wait for the micro-batch that runs. One that is cut off all the same would be run again at the next start."""
+    """Wait for the micro-batch that runs; the next one, if it has begun, is run again at the next start."""
     until_s = time.monotonic() + _FINISH_S
+    running = query.lastProgress.batchId if query.lastProgress else -1
     while query.isActive and query.status["isTriggerActive"] and time.monotonic() < until_s:
+        if query.lastProgress and query.lastProgress.batchId > running:
+            return
         time.sleep(_FINISH_POLL_S)
 
 

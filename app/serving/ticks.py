@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from app.contract import BAR_S
 from app.dataset.features import FloatArray, Minutes, market_returns
 from app.dataset.windows import Index
 from app.ingest.bars import bar_starts
@@ -95,25 +96,48 @@ def ticks_from_frame(frame: pd.DataFrame) -> Ticks:
     return Ticks(frame["ticker"].to_numpy(), frame["ts"].to_numpy(), bars, frame["poll"].to_numpy())
 
 
-def screen(ticks: Ticks, who: Index, sessions: Sequence[Session]) -> tuple[Index, Minutes, TickCounts]:
-    """Which bars may be taken in: of sessions, real ones, of each ticker (who: (n,) its number) and minute the last.
+def screen(
+    ticks: Ticks, who: Index, sessions: Sequence[Session], last_ts: Minutes, watermark: int
+) -> tuple[Index, Minutes, TickCounts]:
+    """Which bars may be taken in: of sessions, real ones, not late, of each ticker and minute the last.
 
-    sessions: ascending. Returns their places in `ticks`, the open of each one's session (epoch s), and the counts of
-    the others.
+    who: (n,) the number of each bar's ticker; sessions: ascending; last_ts: (tickers,) the newest bar of each. A bar is
+    late when a bar of its ticker that is `watermark` minutes newer, or of a later session, came in a poll before its
+    own: however polls are dealt to micro-batches, the same bars are. Returns their places in `ticks`, the open of each
+    one's session (epoch s), and the counts of the others.
     """
     opens = np.array([session.open_ts for session in sessions], np.int64)
     closes = np.array([session.close_ts for session in sessions], np.int64)
     place = np.searchsorted(opens, ticks.ts, side="right") - 1
     good = (place >= 0) & _are_bars(ticks.bars)
     good[good] = ticks.ts[good] < closes[place[good]]
+    newest = np.full(len(who), -1, np.int64)
+    newest[good] = _newest_before(ticks.poll[good], ticks.ts[good], who[good], last_ts)
+    begun = np.searchsorted(opens, newest, side="right") - 1  # the session that the ticker is in
+    late = good & ((place < begun) | (ticks.ts <= newest - watermark * BAR_S))
     order = np.lexsort((ticks.poll, ticks.ts, who))
-    order = order[good[order]]
+    order = order[(good & ~late)[order]]
     again = (np.diff(who[order]) == 0) & (np.diff(ticks.ts[order]) == 0)  # the next one is of the same minute
     values = ticks.bars[order, :MARKET_RETURN]
     same = again & (values[:-1] == values[1:]).all(axis=1)
     chosen = order[np.append(~again, np.ones(min(1, len(order)), bool))]
     counts = TickCounts(duplicate=int(same.sum()), revised=int((again & ~same).sum()), skipped=int((~good).sum()))
+    counts = counts.plus(late=int(late.sum()))
     return chosen, opens[place[chosen]], counts
+
+
+def _newest_before(poll: Minutes, ts: Minutes, who: Index, last_ts: Minutes) -> Minutes:
+    """For each bar the start of the newest one of its ticker that is held or came in an earlier poll."""
+    order = np.lexsort((poll, who))
+    poll, ts, who = poll[order], ts[order], who[order]
+    apart = who * (1 << 40)  # tickers ascend, so that a running maximum begins anew with each
+    running = np.maximum.accumulate(np.maximum(ts, last_ts[who]) + apart) - apart
+    begins = np.append(True, (np.diff(who) != 0) | (np.diff(poll) != 0))[: len(who)]
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(who)), 0))  # of each bar's ticker and poll
+    before = np.maximum(first - 1, 0)
+    found = np.empty(len(who), np.int64)
+    found[order] = np.where((first > 0) & (who[before] == who), running[before], last_ts[who])
+    return found
 
 
 def _are_bars(bars: Bars) -> npt.NDArray[np.bool_]:

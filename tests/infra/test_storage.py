@@ -117,7 +117,7 @@ def test_overwritten_data_can_be_brought_back_for_a_while(kept: Template) -> Non
         assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
     assert old_version_days(kept, "Market") == {"": 7}
     assert old_version_days(kept, "Model") == {"": 30}
-    assert old_version_days(kept, "Predictions") == {"": 30, "latest.json": 1}
+    assert old_version_days(kept, "Predictions") == {"": 30, "latest.json": 1, "predictions/": 1}
     assert "VersioningConfiguration" not in resources(kept, BUCKET)[output(kept, "LogsBucket")]
 
 

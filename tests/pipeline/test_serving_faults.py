@@ -47,7 +47,9 @@ def stream_through_kills(run: World, whole: int, victims: Sequence[str], checkpo
         time.sleep(moments.uniform(0, 0.5))
         job.kill(victim)
         if victim != "worker" or job.process.poll() is not None:
-            assert job.ended()[0] != 0
+            status, errors = job.ended()
+            assert status != 0
+            assert victim != "jvm" or errors.splitlines()[-1].startswith("stockflow: "), errors
             job = StreamingJob(run, *arguments)
     status, errors = job.ended()
     if status != 0 and "worker" in victims:  # the process that lists the ticks was one of them
@@ -110,14 +112,15 @@ def test_a_stream_that_is_told_to_stop_finishes_its_micro_batch_and_goes_on_late
     served: World, tmp_path: Path
 ) -> None:
     run = fed(served, "stopped")
-    arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=10")
+    arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=5")
     job = StreamingJob(run, *arguments)
-    job.wait_for_rows(50)
+    job.wait_for_rows(1)
     psutil.Process(job.process.pid).send_signal(signal.SIGTERM)
     status, _ = job.ended()
     assert status == STOPPED
     health = run.market.get_json(contract.stream_health_key(run.run_id))
     assert (health["state"], health["predictions"]) == ("stopped", len(predictions(run)))
+    assert len(predictions(run)) < len(predictions(served))
     changed = run.stockflow("serve", *arguments, "--set", "serving.buckets=4")
     assert changed.returncode == 8
     assert changed.stderr.splitlines()[-1] == (

@@ -90,6 +90,27 @@ def test_a_model_that_cannot_go_on_from_the_state_waits_for_the_next_stream(
     assert refused.endswith("for which this stream keeps its state: the stream of the next run takes it up")
 
 
+@pytest.mark.parametrize("pointer", [b"{", b"{}", b"[]", b'{"model_id": "new", "sha256": null}'])
+def test_a_pointer_that_cannot_be_read_leaves_the_old_model_in_use(follower: ModelFollower, pointer: bytes) -> None:
+    publish("new")
+    Bucket("models").put(contract.CURRENT_MODEL_KEY, pointer)
+    assert told(follower) == ("old", "models/current.json names no model: promote one again")
+    publish("newer")
+    assert told(follower) == ("newer", "")
+
+
+def test_a_spec_that_is_cut_off_is_refused(follower: ModelFollower) -> None:
+    publish("new")
+    Bucket("models").put(contract.model_key("new", contract.MODEL_SPEC), b'{"window_min":')
+    assert told(follower)[1].startswith("model new is not taken up: model new was trained by another version")
+
+
+def test_without_the_old_model_s_spec_the_new_one_is_refused_and_not_forgotten(follower: ModelFollower) -> None:
+    publish("new")
+    Bucket("models").delete(contract.model_key("old", contract.MODEL_SPEC))
+    assert told(follower)[1].startswith("model new is not taken up: s3://models/models/old/spec.json does not exist")
+
+
 def test_the_old_model_promoted_again_ends_the_alarm(follower: ModelFollower) -> None:
     publish("bad", onnx=b"")
     follower.look()

@@ -354,7 +354,7 @@ MALFORMED = [
 def test_a_record_that_is_no_tick_is_counted_as_skipped(record: bytes) -> None:
     columns = columns_from([record_of(GOOD), record, record_of(tick("A", 1))], 0)
     ticks = ticks_from_table(columns)
-    chosen, _, counts = screen(ticks, np.zeros(3, np.int64), [SESSION])
+    chosen, _, counts = screen(ticks, np.zeros(3, np.int64), [SESSION], np.array([-1]), 5)
     assert chosen.tolist() == [0, 2]
     assert (counts.skipped, counts.duplicate, counts.revised) == (1, 0, 0)
 

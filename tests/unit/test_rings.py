@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 
 import numpy as np
@@ -346,6 +347,35 @@ def test_whatever_comes_late_twice_or_out_of_order_the_state_is_that_of_the_bars
     assert blob == pack(in_order)
     assert dropped == len(copies)
     assert sorted(seen) == sorted((ticker, int(at)) for ticker, at in zip(expected.ticker, expected.as_of, strict=True))
+
+
+@settings(max_examples=150)
+@given(
+    watermark=st.integers(1, 4),
+    sent=st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 13), st.integers(0, 2)), min_size=1, max_size=30),
+    data=st.data(),
+)
+def test_what_is_late_and_what_is_taken_does_not_depend_on_where_micro_batches_are_cut(
+    watermark: int, sent: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    """Bars of two sessions in any order, in up to three versions, each in a poll of its own."""
+    sessions = make_sessions(7, 7)
+    bars = [
+        make_bars(ticker, sessions[minute // 7], [minute % 7], closes=[1.0 + version])
+        for ticker, minute, version in sent
+    ]
+    polls = [columns_of(bar, number) for number, bar in enumerate(bars)]
+    found = []
+    for cuts in ([], sorted(data.draw(st.sets(st.integers(1, len(polls)), max_size=8)))):
+        rings, counted = Rings.empty(("A", "B"), SPEC, watermark), TickCounts()
+        seen = []
+        for first, end in zip([0, *cuts], [*cuts, len(polls)], strict=True):
+            if first < end:
+                ready, counts = rings.apply(ticks_from_table(pa.concat_tables(polls[first:end])), sessions)
+                counted = counted.plus(**asdict(counts))
+                seen += [(ticker, int(at)) for ticker, at in zip(ready.ticker, ready.as_of, strict=True)]
+        found.append((pack(rings), counted.late, sorted(seen)))
+    assert found[0] == found[1]
 
 
 def in_order_of_arrival(

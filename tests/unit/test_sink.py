@@ -178,9 +178,11 @@ def test_what_was_written_is_counted_and_told_with_its_newest_minute_and_the_tic
 # --- objects that grow ----------------------------------------------------------------------------
 
 
-def returns_by_object(s3: FakeS3) -> dict[str, list[float]]:
+def returns_by_object(s3: FakeS3) -> dict[int, list[float]]:
+    """By the object's first micro-batch."""
     keys = bucket(s3).keys(contract.PREDICTIONS_PREFIX)
-    return {key[-15:]: get_table(bucket(s3), key)["predicted_return"].to_pylist() for key in keys}
+    tables = {contract.predictions_micro_batch(key): get_table(bucket(s3), key) for key in keys}
+    return {first: table["predicted_return"].to_pylist() for first, table in tables.items()}
 
 
 def test_an_object_grows_until_it_is_full_and_the_next_micro_batch_begins_another() -> None:
@@ -189,9 +191,9 @@ def test_an_object_grows_until_it_is_full_and_the_next_micro_batch_begins_anothe
     for minute in range(6):
         writer(Batch(("A", at(minute), minute / 10), ("B", at(minute), minute / 10)), minute)
     assert returns_by_object(s3) == {
-        "r-00000000.parquet"[-15:]: [0.0, 0.0, 0.1, 0.1],
-        "r-00000002.parquet"[-15:]: [0.2, 0.2, 0.3, 0.3],
-        "r-00000004.parquet"[-15:]: [0.4, 0.4, 0.5, 0.5],
+        0: [0.0, 0.0, 0.1, 0.1],
+        2: [0.2, 0.2, 0.3, 0.3],
+        4: [0.4, 0.4, 0.5, 0.5],
     }
 
 
@@ -215,6 +217,17 @@ def test_however_often_micro_batches_are_repeated_after_a_crash_every_object_is_
             writers[id(disturbed)](batch, number)
     bodies = [{key: bucket(s3).get(key) for key in bucket(s3).keys("")} for s3 in (undisturbed, disturbed)]
     assert bodies[0] == bodies[1]
+
+
+def test_a_micro_batch_that_is_repeated_with_smaller_objects_keeps_its_place() -> None:
+    s3 = FakeS3()
+    writer = sink(bucket(s3), full=100)
+    for minute in range(2):
+        writer(Batch(("A", at(minute), minute / 10), ("B", at(minute), minute / 10)), minute)
+    writer = sink(bucket(s3), full=2)
+    for minute in (1, 2):
+        writer(Batch(("A", at(minute), minute / 10), ("B", at(minute), minute / 10)), minute)
+    assert returns_by_object(s3) == {0: [0.0, 0.0, 0.1, 0.1], 2: [0.2, 0.2]}
 
 
 def test_a_late_bar_of_a_day_that_is_over_goes_to_the_day_s_last_object() -> None:
