@@ -22,7 +22,7 @@ FEED_GIB: Final = 2
 LAMBDA_GIB: Final = 0.25
 KEYS: Final = 1
 DASHBOARDS: Final = 1
-ALARM_METRICS: Final = 7
+ALARM_METRICS: Final = 8
 """Metrics that alarms watch, each billed as an alarm; one more where the state machine scales the fleet."""
 
 _TRADING_DAYS_A_WEEK = 5 / 7
