@@ -286,7 +286,7 @@ def feed(phase: _Phase, speed: float | None, live: bool) -> None:
     """
     from app.clock import system_clock
     from app.ingest.plan import read_plan
-    from app.serving.feed import begin_session, replay_session, served_session
+    from app.serving.feed import replay_session, served_session
     from app.serving.tick_writer import make_writer
     from app.storage import Bucket
 
@@ -299,7 +299,6 @@ def feed(phase: _Phase, speed: float | None, live: bool) -> None:
     if serving.feed == "replay":
         fed = replay_session(plan, session, market, writer, speed=serving.speed, report=phase.report)
     else:
-        begin_session(plan.run_id, session, market)
         fed = _feed_today(phase, settings, plan, session, writer)
     click.echo(f"feed: {fed['ticks']:,} ticks in {fed['objects']} objects")
 
@@ -324,6 +323,7 @@ def _feed_today(phase: _Phase, settings: Settings, plan: Plan, session: Session,
         yahoo_url=phase.environ.get(contract.ENV_YAHOO_URL),
         stream_url=phase.environ.get(contract.ENV_YAHOO_STREAM_URL),
         clock=system_clock,
+        say=say,
     )
     return feed_live(plan, session, writer, serving, connect, say=say, report=phase.report)
 

@@ -18,10 +18,17 @@ from typing import Any, BinaryIO, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from app.errors import ObjectChanged, ObjectMissing, StorageError
 
+JSON_TYPE: Final = "application/json"
 # botocore waits rand(0, 1) x 50 ms x 2**n between tries: nine of them outlast 6.4 s of errors on average
 _TRIES: Final = 9
 _CONNECT_S: Final = 5
@@ -30,6 +37,9 @@ PATIENCE_S: Final = _TRIES * (_CONNECT_S + _READ_S) + sum(0.05 * 2**n for n in r
 """After so long, at most, a call to an S3 that says nothing is a StorageError."""
 _PATIENT_TRIES: Final = 15
 """Botocore waits 20 s at most: five of its waits do, and outlast 50 s of errors on average, 10 s as good as always."""
+_BODY_TRIES: Final = 3
+"""Botocore tries a call again, but not the reading of an answer that breaks off."""
+_BROKEN_BODY: Final = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _READ_AHEAD: Final = 1 << 16
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 _CHANGED_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -65,15 +75,16 @@ class Bucket:
 
     def put(
         self, key: str, body: bytes, content_type: str = "application/octet-stream", *, replaces: str | None = None
-    ) -> None:
-        """Write one object whole.
+    ) -> str:
+        """Write one object whole; returns its ETag.
 
         replaces: ETag of what it takes the place of, empty for nothing: ObjectChanged, or ObjectMissing, and nothing
         written, when something else is there by now. None takes the place of whatever is there.
         """
         condition = {} if replaces is None else {"IfMatch": replaces} if replaces else {"IfNoneMatch": "*"}
         with self._storage_errors(key):
-            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **condition)
+            told = self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **condition)
+        return str(told["ETag"])
 
     def get(self, key: str) -> bytes:
         """The whole object; ObjectMissing when there is none."""
@@ -81,9 +92,7 @@ class Bucket:
 
     def get_tagged(self, key: str) -> tuple[bytes, str]:
         """The whole object and its ETag; ObjectMissing when there is none."""
-        with self._storage_errors(key):
-            answer = self._client.get_object(Bucket=self.name, Key=key)
-            return answer["Body"].read(), answer["ETag"]
+        return self._get(key)
 
     def open(self, key: str) -> BinaryIO:
         """The object as a file that is read in parts; ObjectMissing when there is none."""
@@ -96,10 +105,7 @@ class Bucket:
 
     def get_range(self, key: str, first: int, size: int) -> bytes:
         """`size` bytes of an object from byte `first` on."""
-        with self._storage_errors(key):
-            asked = f"bytes={first}-{first + size - 1}"
-            body: bytes = self._client.get_object(Bucket=self.name, Key=key, Range=asked)["Body"].read()
-        return body
+        return self._get(key, Range=f"bytes={first}-{first + size - 1}")[0]
 
     def delete(self, key: str) -> None:
         """Remove one object; one that is not there is no error."""
@@ -131,11 +137,23 @@ class Bucket:
 
     def put_json(self, key: str, value: Any) -> None:
         """Write a JSON document; the same value always gives the same bytes."""
-        self.put(key, to_json(value), "application/json")
+        self.put(key, to_json(value), JSON_TYPE)
 
     def get_json(self, key: str) -> Any:
         """Read a JSON document."""
         return json.loads(self.get(key))
+
+    def _get(self, key: str, **part: str) -> tuple[bytes, str]:
+        """An object, or a part of it, and its ETag."""
+        with self._storage_errors(key):
+            for left in reversed(range(_BODY_TRIES)):
+                answer = self._client.get_object(Bucket=self.name, Key=key, **part)
+                try:
+                    return answer["Body"].read(), answer["ETag"]
+                except _BROKEN_BODY:
+                    if not left:
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     @contextmanager
     def _storage_errors(self, key: str) -> Iterator[None]:

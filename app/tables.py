@@ -16,9 +16,14 @@ from app.storage import Bucket
 PARQUET_TYPE: Final = "application/vnd.apache.parquet"
 
 
-def put_table(bucket: Bucket, key: str, table: pa.Table, groups: Sequence[int] = ()) -> None:
-    """Write a table as one zstd Parquet object. groups: rows of each of its row groups, all of them together."""
-    bucket.put(key, parquet(table, groups), PARQUET_TYPE)
+def put_table(
+    bucket: Bucket, key: str, table: pa.Table, groups: Sequence[int] = (), *, replaces: str | None = None
+) -> None:
+    """Write a table as one zstd Parquet object.
+
+    groups: rows of each of its row groups, all of them together; replaces: as in Bucket.put.
+    """
+    bucket.put(key, parquet(table, groups), PARQUET_TYPE, replaces=replaces)
 
 
 def parquet(table: pa.Table, groups: Sequence[int] = ()) -> bytes:

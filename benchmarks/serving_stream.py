@@ -24,7 +24,7 @@ from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import read_spec
 from app.serving.sink import BatchSummary, PredictionSink
 from app.serving.sources import Begin, make_source
-from app.serving.stream import forecasts, start_spark
+from app.serving.stream import start_query, start_spark
 from app.serving.warm import write_warm_state
 from app.settings import ServingSettings
 from app.storage import Bucket
@@ -88,15 +88,10 @@ def stream(spark: SparkSession, block: Block, settings: ServingSettings) -> tupl
 
     sink = PredictionSink(predictions, block.run_id, system_clock, settings.object_rows, on_batch)
     checkpoint = CheckpointFolder(spark, f"file://{Path(block.folder, block.run_id)}")
-    place = StreamPlace(block.run_id, market.name, models.name, (before, day), settings.watermark_min)
+    known = frozenset(tickers), (before, day), day.open_ts
+    place = StreamPlace(block.run_id, market.name, models.name, *known, settings.watermark_min)
     source = make_source(Begin(block.run_id, models.name, MODEL_ID, checkpoint.planned()), settings, market)
-    query = (
-        forecasts(spark, place, settings, source)
-        .writeStream.foreachBatch(sink)
-        .option("checkpointLocation", checkpoint.uri)
-        .trigger(processingTime=f"{settings.trigger_s} seconds")
-        .start()
-    )
+    query = start_query(spark, place, settings, source, sink, checkpoint)
     stored, first_s = [], 0.0
     pause = np.random.default_rng(block.first)
     try:

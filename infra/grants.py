@@ -71,7 +71,7 @@ def grant_stream(role: iam.Role, storage: Storage) -> None:
     may_write(role, storage.predictions, _PREDICTIONS, contract.LATEST_PREDICTIONS_KEY)
     may_write(
         *(role, storage.market),
-        *(contract.stream_key("*"), contract.stream_health_key("*")),
+        *(contract.stream_key("*"), contract.stream_health_key("*"), contract.live_session_key("*")),
         *(contract.warm_state_key("*"), contract.result_key("*", "serve")),
     )
 

@@ -55,7 +55,7 @@ class FakeS3:
         self.gets: list[tuple[str, range]] = []
         self.error = error
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         """Keep an object, if what is there is what IfMatch or IfNoneMatch says; each is modified a second later."""
         self._fail_as_told()
         there = self.objects.get(call["Key"])
@@ -66,6 +66,7 @@ class FakeS3:
         self.puts.append(call["Key"])
         written = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.puts))
         self.objects[call["Key"]] = _Object(call["Body"], written)
+        return {"ETag": self.objects[call["Key"]].etag}
 
     def get_object(self, **call: Any) -> dict[str, Any]:
         """An object's body, or the part of it that Range names, or NoSuchKey."""
@@ -127,11 +128,11 @@ class CrashingS3(FakeS3):
         self.changes_left = changes_left
         self._lock = threading.Lock()
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         """As FakeS3's."""
         with self._lock:
             self._change("put", call["Key"])
-            super().put_object(**call)
+            return super().put_object(**call)
 
     def delete_object(self, **call: Any) -> None:
         """As FakeS3's."""

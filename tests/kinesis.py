@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 _HASHES = 2**128
+
+
+def arrived(number: int) -> datetime:
+    """When a record arrived: by its sequence number, a second each."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
 
 
 class ExpiredIteratorException(ClientError):  # type: ignore[misc] # botocore is not typed
@@ -127,7 +133,10 @@ class FakeKinesis:
         last = page[-1][0] if page else after
         ended = shard.closed and not left
         return {
-            "Records": [{"SequenceNumber": str(number), "Data": data} for number, data in page],
+            "Records": [
+                {"SequenceNumber": str(number), "Data": data, "ApproximateArrivalTimestamp": arrived(number)}
+                for number, data in page
+            ],
             "NextShardIterator": None if ended else f"{name}/{last}/{self._issue}",
             "MillisBehindLatest": 1000 * (len(left) - len(page)),
         }

@@ -9,7 +9,7 @@ import pyarrow as pa
 from app import contract
 from app.ingest.answers import DayAnswer, part_body
 from app.sessions import Session
-from app.storage import Bucket, fingerprint
+from app.storage import JSON_TYPE, Bucket, fingerprint
 from app.tables import PARQUET_TYPE, parquet
 
 _DIGITS = 16
@@ -27,5 +27,5 @@ def put_part(
     part = name(fingerprint(body, said)[:_DIGITS])
     if body:
         market.put(contract.bars_key(session.day, part), body, PARQUET_TYPE)
-    market.put(contract.answers_key(session.day, part), said, "application/json")
+    market.put(contract.answers_key(session.day, part), said, JSON_TYPE)
     return part

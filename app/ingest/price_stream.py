@@ -24,6 +24,7 @@ from app.ingest.collect import open_poller
 from app.ingest.credentials import prepare_yfinance
 from app.ingest.poll import Market, Polled
 from app.ingest.screening import screen
+from app.progress import Say
 from app.sessions import Session
 from app.settings import Settings
 
@@ -49,23 +50,27 @@ async def open_market(
     yahoo_url: str | None,
     stream_url: str | None,
     clock: Clock,
+    say: Say,
 ) -> AsyncIterator[Market]:
-    """The Market that `serving.live_client` names; URLs of what stands in for Yahoo, None for Yahoo itself."""
+    """The Market that `serving.live_client` names; URLs of what stands in for Yahoo, None for Yahoo itself.
+
+    say: told in a line when a stream of prices cannot be listened to, and when it can again.
+    """
     timeout_s = settings.serving.poll_timeout_s
     async with open_poller(settings.ingest, timeout_s, yahoo_url=yahoo_url, clock=clock) as poller:
         if settings.serving.live_client == "poll":
             yield poller
             return
-        async with open_price_stream(tickers, session, poller, url=stream_url, clock=clock) as stream:
+        async with open_price_stream(tickers, session, poller, url=stream_url, clock=clock, say=say) as stream:
             yield stream
 
 
 @asynccontextmanager
 async def open_price_stream(
-    tickers: Sequence[str], session: Session, backup: Market, *, url: str | None, clock: Clock
+    tickers: Sequence[str], session: Session, backup: Market, *, url: str | None, clock: Clock, say: Say
 ) -> AsyncIterator[PriceStream]:
     """A Market that listens at `url` (None: Yahoo's) while the context lasts, for the length of the session."""
-    stream = PriceStream(tickers, session, backup, url or URL, clock)
+    stream = PriceStream(tickers, session, backup, url or URL, clock, say)
     await asyncio.to_thread(prepare_yfinance)  # the import takes a second
     listening = asyncio.create_task(stream.listen())
     try:
@@ -81,9 +86,13 @@ class PriceStream:
     Those are each ticker's first minute after a connection was made, and every minute while there is none.
     """
 
-    def __init__(self, tickers: Sequence[str], session: Session, backup: Market, url: str, clock: Clock) -> None:
+    def __init__(
+        self, tickers: Sequence[str], session: Session, backup: Market, url: str, clock: Clock, say: Say
+    ) -> None:
         self._tickers, self._session, self._backup = frozenset(tickers), session, backup
-        self._url, self._clock = url, clock
+        self._url, self._clock, self._say = url, clock, say
+        self._lost_s: float | None = None
+        self._said = False
         self._bars: defaultdict[str, dict[int, _Bar]] = defaultdict(dict)
         self._day_volume: dict[str, int] = {}
         self._heard_from: dict[str, int] = {}
@@ -142,11 +151,26 @@ class PriceStream:
             try:
                 async with connect(self._url) as connection:
                     await self._hear(connection)
-            except (OSError, WebSocketException):  # TimeoutError is an OSError
-                pass
+                self._lost(f"told nothing for {_SILENCE_S:g} s")
+            except (OSError, WebSocketException) as exc:  # TimeoutError is an OSError
+                self._lost(str(exc) or type(exc).__name__)
             finally:
                 self._heard_from.clear()
             await asyncio.sleep(_AGAIN_S)
+
+    def _lost(self, why: str) -> None:
+        """A connection ended or was not made: told when none has brought a price for a while."""
+        now_s = asyncio.get_running_loop().time()
+        self._lost_s = now_s if self._lost_s is None else self._lost_s
+        if not self._said and now_s - self._lost_s >= _SILENCE_S:
+            self._said = True
+            self._say(f"no prices from {self._url} ({why}): charts are asked for instead")
+
+    def _found(self) -> None:
+        self._lost_s = None
+        if self._said:
+            self._said = False
+            self._say(f"prices from {self._url} again")
 
     async def _hear(self, connection: Any) -> None:
         """Take what one connection tells until it ends, or tells nothing while there is trade."""
@@ -160,6 +184,7 @@ class PriceStream:
                 with suppress(TimeoutError):
                     self.take(await asyncio.wait_for(connection.recv(), left_s))
                     heard_s = loop.time()
+                    self._found()
             in_session = self._session.open_ts <= self._now_s() < self._session.close_ts
             if in_session and loop.time() - heard_s > _SILENCE_S:
                 return

@@ -49,19 +49,28 @@ class CheckpointFolder:
             raise self._not_reached(exc) from exc
 
     def planned(self) -> str:
-        """JSON of the offset up to which micro-batches were planned, the last one perhaps not done; "" without one.
+        """JSON of the offset up to which micro-batches were planned, the last one perhaps not done; "" without one."""
+        return self._offset_of_newest("offsets")
 
-        Spark's offset log: a file for each micro-batch, named by its number, whose last line is the source's offset.
+    def done(self) -> str:
+        """JSON of the offset up to which micro-batches are done; "" without one."""
+        return self._offset_of_newest("commits")
+
+    def _offset_of_newest(self, log: str) -> str:
+        """The end of the newest micro-batch in a log of Spark's.
+
+        A log has a file for each micro-batch, named by its number; the last line of those in "offsets" is the source's
+        offset. Spark removes old ones from all logs alike.
         """
-        log = self._jvm.org.apache.hadoop.fs.Path(self._path, "offsets")
+        folder = self._jvm.org.apache.hadoop.fs.Path
         try:
-            if not self._files.exists(log):
+            if not self._files.exists(folder(self._path, log)):
                 return ""
-            names = [status.getPath().getName() for status in self._files.listStatus(log)]
+            names = [status.getPath().getName() for status in self._files.listStatus(folder(self._path, log))]
             numbers = [int(name) for name in names if name.isdigit()]
             if not numbers:
                 return ""
-            stream = self._files.open(self._jvm.org.apache.hadoop.fs.Path(log, str(max(numbers))))
+            stream = self._files.open(folder(self._path, f"offsets/{max(numbers)}"))
             try:
                 text = str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
             finally:

@@ -10,13 +10,13 @@ from typing import Any, Final
 import numpy as np
 
 from app import contract
-from app.errors import ObjectMissing
+from app.errors import ObjectChanged
 from app.ingest.bars import bar_starts, read_bars
 from app.ingest.plan import Plan
 from app.progress import Report, silent
 from app.serving.tick_writer import TickWriter
 from app.sessions import Session, market_day, sessions_between
-from app.storage import Bucket
+from app.storage import JSON_TYPE, Bucket, to_json
 
 FEED_SAYS: Final = "feed: "
 """How the feed begins a line on standard error about what it could not get."""
@@ -26,22 +26,19 @@ _LONGEST_CLOSURE = timedelta(days=10)
 def served_session(plan: Plan, feed: str, now: datetime, market: Bucket) -> Session:
     """The session that a run's feed brings: replayed the plan's last one, else the one that is running or comes next.
 
-    Once a feed has begun it stays with its session: a stream or a feed that starts again after the close means the
-    same one.
+    Of the running market it is chosen once for a run, by who comes first, and stored: a stream and a feed mean the same
+    one, also when they start after the close.
     """
     if feed == "replay":
         return plan.sessions[-1]
+    key, today = contract.live_session_key(plan.run_id), market_day(now)
+    session = next(s for s in sessions_between(today, today + _LONGEST_CLOSURE) if s.close_ts > now.timestamp())
     try:
-        day = date.fromisoformat(market.get_json(contract.live_session_key(plan.run_id))["day"])
-    except ObjectMissing:
-        today = market_day(now)
-        return next(s for s in sessions_between(today, today + _LONGEST_CLOSURE) if s.close_ts > now.timestamp())
-    return sessions_between(day, day)[0]
-
-
-def begin_session(run_id: str, session: Session, market: Bucket) -> None:
-    """Let `served_session` know which session a feed of the running market brings."""
-    market.put_json(contract.live_session_key(run_id), {"day": session.day.isoformat()})
+        market.put(key, to_json({"day": session.day.isoformat()}), JSON_TYPE, replaces="")
+    except ObjectChanged:
+        day = date.fromisoformat(market.get_json(key)["day"])
+        return sessions_between(day, day)[0]
+    return session
 
 
 def replay_session(

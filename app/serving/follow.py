@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from app import contract
 from app.dataset.spec import Spec
 from app.errors import ObjectMissing, ServingError, StorageError
 from app.serving.ring_blob import state_model
-from app.serving.scoring import checked_scorer, read_spec
+from app.serving.scoring import Promoted, checked_scorer, promoted_model, read_spec
 from app.storage import Bucket
 
 
@@ -31,23 +30,23 @@ class ModelFollower:
         again.
         """
         try:
-            pointer = self._models.get_json(contract.CURRENT_MODEL_KEY)
-            promoted, sha256 = str(pointer["model_id"]), dict(pointer.get("sha256", {}))
+            promoted = promoted_model(self._models)
         except StorageError:
             return
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self.refused, self._refused_id = f"{contract.CURRENT_MODEL_KEY} names no model: promote one again", ""
+        except ServingError as exc:
+            self.refused, self._refused_id = str(exc), ""
             return
-        if promoted == self.model_id:
+        if promoted.model_id == self.model_id:
             self.refused = self._refused_id = ""
-        elif promoted != self._refused_id:
+        elif promoted.model_id != self._refused_id:
             with suppress(StorageError):
-                self._take_up(promoted, sha256)
+                self._take_up(promoted)
 
-    def _take_up(self, model_id: str, sha256: dict[str, str]) -> None:
+    def _take_up(self, promoted: Promoted) -> None:
+        model_id = promoted.model_id
         try:
             self._spec = self._spec or read_spec(self._models, self.model_id)
-            spec = checked_scorer(self._models, model_id, sha256).spec
+            spec = checked_scorer(self._models, promoted).spec
             if state_model(spec) != state_model(self._spec) or spec.horizons_min != self._spec.horizons_min:
                 raise ServingError(
                     f"its minutes, features, usual volume or horizons are not those of {self.model_id}, for which this"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,11 +11,12 @@ from app import contract
 from app.clock import Clock
 from app.errors import StorageError
 from app.serving.sink import BatchSummary
+from app.serving.stream_reader import Offset
+from app.serving.ticks import TickCounts
 from app.sessions import utc
 from app.storage import Bucket
 
 _EVERY: Final = timedelta(seconds=10)
-_COUNTED: Final = ("predictions", "ticks", "late", "duplicate", "revised", "skipped")
 
 
 class StreamHealth:
@@ -24,21 +26,21 @@ class StreamHealth:
     """
 
     def __init__(self, market: Bucket, run_id: str, clock: Clock, model_id: str) -> None:
-        self.model_id, self.counted = model_id, dict.fromkeys(_COUNTED, 0)
+        self.model_id = model_id
+        self.counted = Counter({"predictions": 0, "ticks": 0, **asdict(TickCounts())})
         self._market, self._key, self._clock = market, contract.stream_health_key(run_id), clock
         self._refused, self._micro_batch, self._newest_ts = "", -1, 0
         self._written: datetime | None = None
 
     def add(self, summary: BatchSummary) -> None:
         """Count one micro-batch."""
-        for name in _COUNTED:
-            self.counted[name] += asdict(summary)[name]
+        self.counted.update(predictions=summary.predictions, ticks=summary.ticks, **asdict(summary.counts))
         self._micro_batch = summary.micro_batch
         self._newest_ts = max(self._newest_ts, summary.newest_ts or 0)
 
-    def advance(self, model_id: str, refused: str) -> None:
-        """A micro-batch is done, scored with this model; refused: why the promoted one is not taken up."""
-        self.model_id, self._refused = model_id, refused
+    def done(self, offset: Offset) -> None:
+        """A micro-batch is done: its model, and why the promoted one is not taken up."""
+        self.model_id, self._refused = offset["model_id"], offset["refused"]
 
     def write_now_and_then(self) -> None:
         """Write it when it was not written for some seconds. An S3 that does not answer is no reason to stop."""

@@ -46,10 +46,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Page:
-    """Records as (sequence number, data), ascending, perhaps none; caught_up: there was no newer one."""
+    """Records as (sequence number, data), ascending, perhaps none.
+
+    caught_up: there was no newer one; stored_s: when the last one arrived (epoch s), 0 without one.
+    """
 
     records: Sequence[tuple[str, bytes]]
     caught_up: bool
+    stored_s: float = 0.0
 
 
 def connect_kinesis() -> Any:
@@ -120,9 +124,11 @@ class Cursor:
         self._iterator = answer.get("NextShardIterator")
         self.ended = self._iterator is None
         records = [(record["SequenceNumber"], record["Data"]) for record in answer["Records"]]
+        stored_s = 0.0
         if records:
             self.last = records[-1][0]
-        return Page(records, answer.get("MillisBehindLatest", 0) == 0)
+            stored_s = answer["Records"][-1]["ApproximateArrivalTimestamp"].timestamp()
+        return Page(records, answer.get("MillisBehindLatest", 0) == 0, stored_s)
 
     def _get_records(self, limit: int) -> Any:
         client = self._stream.client

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -50,10 +51,10 @@ class KinesisReader(TickStreamReader[Places]):
         """Before the oldest record that the stream holds."""
         return {}
 
-    def newest(self, at: Places) -> Places:
+    def newest(self, at: Places) -> tuple[Places, float]:
         """Read on from each shard's place to learn the numbers of the next records."""
         if time.monotonic() - self._looked_s < self._look_s:
-            return at
+            return at, 0.0
         self._looked_s = time.monotonic()
         shards = {shard.shard_id: shard for shard in self._stream.shards()}
         read = {parent for shard in shards.values() if shard.shard_id in at for parent in shard.parents}
@@ -63,6 +64,7 @@ class KinesisReader(TickStreamReader[Places]):
                 " its retention must outlast a stop of the stream; start a new run id"
             )
         done, looked, new, left = set(read), set[str](), dict[str, str](), self.limit
+        stored_s = 0.0
         while ready := [
             shard
             for shard in shards.values()
@@ -71,15 +73,15 @@ class KinesisReader(TickStreamReader[Places]):
         ]:
             for i, shard in enumerate(ready):
                 place = at.get(shard.shard_id, "")
-                cursor, taken, ended = self._look(shard, place, max(1, left // (len(ready) - i)))
+                look = self._look(shard, place, max(1, left // (len(ready) - i)))
                 looked.add(shard.shard_id)
-                left -= taken
-                if taken:
-                    new[shard.shard_id] = cursor.last
-                elif ended:
+                left -= look.taken
+                if look.taken:
+                    new[shard.shard_id], stored_s = look.last, max(stored_s, look.stored_s)
+                elif look.ended:
                     done.add(shard.shard_id)
         self._ended |= done
-        return {**at, **new}
+        return {**at, **new}, stored_s
 
     def between(self, start: Places, end: Places) -> Sequence[Any]:
         """The shards' ranges, dealt to the tasks."""
@@ -94,23 +96,36 @@ class KinesisReader(TickStreamReader[Places]):
                 yield columns_from(records, polls)
                 polls += len(records)
 
-    def _look(self, shard: Shard, after: str, share: int) -> tuple[Cursor, int, bool]:
-        """Read up to `share` records on: how many there were, and whether the shard has come to its end."""
+    def _look(self, shard: Shard, after: str, share: int) -> _Look:
+        """Read up to `share` records on."""
         cursor = self._cursors.get(shard.shard_id)
         if cursor is None or cursor.last != after:
             cursor = self._cursors[shard.shard_id] = Cursor(self._stream, shard.shard_id, after)
-        taken, ended = 0, False
+        taken, ended, stored_s = 0, False, 0.0
         for _ in range(_PAGES):
             page = cursor.read(min(PAGE, share - taken))
-            taken += len(page.records)
+            taken, stored_s = taken + len(page.records), max(stored_s, page.stored_s)
             ended = cursor.ended or (shard.closed and page.caught_up and not page.records)
             if ended or taken >= share or (page.caught_up and not shard.closed):
                 break
-        return cursor, taken, ended
+        return _Look(cursor.last, taken, stored_s, ended)
 
     @cached_property
     def _stream(self) -> KinesisStream:
         return KinesisStream(self._name)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Records that a look at a shard found: the last one's number, how many, and when the newest arrived (epoch s).
+
+    ended: the shard has come to its end.
+    """
+
+    last: str
+    taken: int
+    stored_s: float
+    ended: bool
 
 
 class KinesisTickSource(DataSource):

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import date
 from typing import Any, Final
 
 from app import contract
@@ -18,15 +19,15 @@ from app.metrics import Emit, emitter
 from app.processes import Child, StopSignals, stop_signals
 from app.progress import Report
 from app.serving.batch_metrics import BatchMetrics
-from app.serving.buckets import stream_bucket
 from app.serving.checkpoint import CheckpointFolder, checkpoint_uri
 from app.serving.feed import FEED_SAYS, served_session
 from app.serving.health import StreamHealth
 from app.serving.score_bucket import StreamPlace
-from app.serving.scoring import current_model_id, read_spec
+from app.serving.scoring import Promoted, checked_scorer, promoted_model, read_spec
 from app.serving.sink import BatchSummary, PredictionSink
 from app.serving.sources import Begin, make_source
 from app.serving.stream import JAVA_GONE, Watch, run_stream, start_spark
+from app.serving.stream_bucket import stream_bucket
 from app.serving.stream_reader import Offset
 from app.serving.warm import write_warm_state
 from app.sessions import Session
@@ -34,8 +35,8 @@ from app.settings import Place, ServingSettings, Settings
 from app.storage import Bucket
 from app.tables import get_table
 
-_TIED: Final = ("source", "kinesis_stream", "buckets", "partitions", "watermark_min")
-"""Settings that the state in a checkpoint, or its offsets, belong to."""
+_TIED: Final = ("feed", "source", "kinesis_stream", "buckets", "partitions", "watermark_min")
+"""Settings that the state in a checkpoint, its offsets, or the session that is streamed belong to."""
 _FEED_MARGIN_S: Final = 120.0
 """What the last poll of a live feed may take after `serving.grace_s`."""
 
@@ -66,20 +67,23 @@ def run_serving(
     plan = read_plan(place.run_id, market)
     session = served_session(plan, serving.feed, clock(), market)
     sessions = tuple(sorted({*plan.sessions, session}))
-    current_model_id(models)
+    promoted = promoted_model(models)
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise AlreadyServed(place.run_id)
     stream_id = _stream_id(place.run_id, serving, market)
     spark = start_spark(serving)
     try:
         folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, stream_id))
-        _refuse_to_double(place.run_id, predictions, folder)
+        _refuse_to_double(place.run_id, session.day, predictions, folder)
         planned = folder.planned()
-        model_id = json.loads(planned)["model_id"] if planned else current_model_id(models)
-        spec = read_spec(models, model_id)
+        if planned:
+            model_id = str(json.loads(planned)["model_id"])
+            spec = read_spec(models, model_id)
+        else:
+            model_id, spec = promoted.model_id, _spec_of_first_model(models, promoted)
         total = _expected(plan, session, market) * len(spec.horizons_min)
         health = StreamHealth(market, place.run_id, clock, model_id)
-        metrics = BatchMetrics(market, place.run_id, clock, _emitter(environ))
+        metrics = BatchMetrics(clock, _emitter(environ))
 
         def on_batch(summary: BatchSummary) -> None:
             report(sink.written, total, "predictions")
@@ -90,12 +94,13 @@ def run_serving(
         if not planned:  # a ticker that comes later starts from the same windows after a restart
             write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
         report(0, total, "predictions")
-        stream = StreamPlace(place.run_id, market.name, models.name, sessions, serving.watermark_min)
+        known = frozenset(plan.tickers), sessions, session.open_ts
+        stream = StreamPlace(place.run_id, market.name, models.name, *known, serving.watermark_min)
         source = make_source(Begin(place.run_id, models.name, model_id, planned), serving, market)
         with health, stop_signals() as stopped, _feed(settings, environ, with_feed) as feed_alive:
             hours = None if serving.feed == "replay" else _Hours(session, serving.grace_s, clock)
             watch = _Watch(feed_alive, hours, stopped, metrics, health)
-            run_stream(spark, stream, serving, source, sink, folder.uri, watch)
+            run_stream(spark, stream, serving, source, sink, folder, watch)
         stored = stream_bucket(market.name), stream_bucket(predictions.name)  # served: it shall not fail any more
         finish(_result(plan, session, health, spec, *stored))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
@@ -103,6 +108,14 @@ def run_serving(
     finally:
         with suppress(*JAVA_GONE):
             spark.stop()
+
+
+def _spec_of_first_model(models: Bucket, promoted: Promoted) -> Spec:
+    """That of the model with which a stream begins: there is none before it to go on with, so it must be able to."""
+    try:
+        return checked_scorer(models, promoted).spec
+    except ServingError as exc:
+        raise ServingError(f"model {promoted.model_id} cannot serve: {exc}: promote another one") from exc
 
 
 class _Hours:
@@ -152,9 +165,9 @@ class _Watch(Watch):
             self._metrics.alive()
         self._health.write_now_and_then()
 
-    def advanced(self, offset: Offset, micro_batch_s: float) -> None:
-        self._metrics.progress(micro_batch_s, offset["model_id"], refused=bool(offset["refused"]))
-        self._health.advance(offset["model_id"], offset["refused"])
+    def done(self, offset: Offset, began_s: float, took_s: float) -> None:
+        self._metrics.done(offset, began_s, took_s)
+        self._health.done(offset)
 
 
 def _result(
@@ -162,7 +175,7 @@ def _result(
 ) -> dict[str, Any]:
     """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
     fed = _fed(plan, session, health, market)
-    written = _count_predictions(predictions, plan.run_id)
+    written = _count_predictions(predictions, plan.run_id, session.day)
     if fed["ticks"] and not written:
         raise ServingError(f"none of {fed['ticks']} ticks completed a window of {spec.window_min} minutes")
     day = session.day.isoformat()
@@ -213,9 +226,10 @@ def _stream_id(run_id: str, settings: ServingSettings, market: Bucket) -> str:
     return str(stream["stream_id"])
 
 
-def _count_predictions(predictions: Bucket, run_id: str) -> int:
-    """Stored predictions of a run, those of a stream before a restart included."""
-    keys = [k for k in predictions.keys(contract.PREDICTIONS_PREFIX) if contract.predictions_run(k) == run_id]
+def _count_predictions(predictions: Bucket, run_id: str, day: date) -> int:
+    """Stored predictions of a run's session, those of a stream before a restart included."""
+    found = predictions.keys(contract.predictions_run_prefix(day, run_id))
+    keys = [key for key in found if contract.predictions_run(key) == run_id]
     return sum(len(get_table(predictions, key, ["ticker"])) for key in keys)
 
 
@@ -267,9 +281,9 @@ def _expected(plan: Plan, session: Session, market: Bucket) -> int:
     return sum(session.minutes - int(t["missing"].get(day, 0)) for t in held)
 
 
-def _refuse_to_double(run_id: str, predictions: Bucket, checkpoint: CheckpointFolder) -> None:
+def _refuse_to_double(run_id: str, day: date, predictions: Bucket, checkpoint: CheckpointFolder) -> None:
     """A stream goes on from its checkpoint or starts afresh, but never scores the same ticks into new keys."""
-    if not checkpoint.exists() and _count_predictions(predictions, run_id):
+    if not checkpoint.exists() and _count_predictions(predictions, run_id, day):
         raise ServingError(f"run {run_id} has predictions but no checkpoint at {checkpoint.uri}: start a new run id")
 
 

@@ -32,12 +32,18 @@ OUTPUT_SCHEMA = (
 
 @dataclass(frozen=True)
 class StreamPlace:
-    """What a worker needs to know; travels with the query. watermark: minutes of a ticker that stay open."""
+    """What a worker needs to know; travels with the query.
+
+    tickers: of the run; sessions: those that a window may reach back into, and the one that is streamed, ascending;
+    since_ts: where what is streamed starts (epoch s); watermark: minutes of a ticker that stay open.
+    """
 
     run_id: str
     market_bucket: str
     model_bucket: str
+    tickers: frozenset[str]
     sessions: tuple[Session, ...]
+    since_ts: int
     watermark: int
 
 
@@ -48,17 +54,19 @@ def bucket_scorer(place: StreamPlace) -> Callable[[Any, Iterable[pd.DataFrame], 
         forget_archives()
         frame = pd.concat(list(frames), ignore_index=True)
         scorer = load_scorer(place.model_bucket, str(frame["model_id"].iloc[0]))
-        ticks = ticks_from_frame(frame)
+        asked_for = frame["ticker"].isin(place.tickers) & (frame["ts"] >= place.since_ts)
+        ticks = ticks_from_frame(frame[asked_for])  # a source of others' making may hold more
         empty = Rings.empty((), scorer.spec, place.watermark)
         rings = unpack(state.get[0], scorer.spec) if state.exists else empty
         rings = with_new_tickers(rings, ticks, place, scorer.spec)
         ready, counts = rings.apply(ticks, place.sessions)
+        counts = counts.plus(skipped=int((~asked_for).sum()))
         state.update((pack(rings),))
         started = time.perf_counter()
         scored = predictions(ready, rings.tickers, scorer)
         scoring_s = time.perf_counter() - started
         yield scored
-        yield _summary({"ticks": len(frame), **asdict(counts), "scoring_s": scoring_s})
+        yield _summary({"ticks": len(frame), "counts": asdict(counts), "scoring_s": scoring_s})
 
     return score
 

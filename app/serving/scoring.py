@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,8 +15,8 @@ from app import contract
 from app.dataset.features import FloatArray, Rows, scale
 from app.dataset.forecast import OUTPUTS, calibrated
 from app.dataset.spec import Spec
-from app.errors import ServingError
-from app.serving.buckets import stream_bucket
+from app.errors import ObjectMissing, ServingError
+from app.serving.stream_bucket import stream_bucket
 from app.storage import Bucket
 
 _CHUNK = 1024  # larger calls cost memory, not time
@@ -49,19 +50,34 @@ class Scorer:
         return calibrated(np.concatenate([nothing, *parts]), self.spec.calibration) * target_std[:, :, None]
 
 
-def current_model_id(models: Bucket) -> str:
-    """The model that `models/current.json` points to; ServingError when there is none."""
-    if not models.exists(contract.CURRENT_MODEL_KEY):
+@dataclass(frozen=True)
+class Promoted:
+    """What `models/current.json` names. sha256: of the model's files, by name, as far as the promotion knew them."""
+
+    model_id: str
+    sha256: Mapping[str, str]
+
+
+def promoted_model(models: Bucket) -> Promoted:
+    """The model that is to serve; ServingError when none is named."""
+    try:
+        pointer = models.get_json(contract.CURRENT_MODEL_KEY)
+        return Promoted(str(pointer["model_id"]), dict(pointer.get("sha256", {})))
+    except ObjectMissing:
         raise ServingError(
             f"no model has been promoted: s3://{models.name}/{contract.CURRENT_MODEL_KEY} does not exist:"
             " run `stockflow promote`, lower gate.min_skill or train more"
-        )
-    return str(models.get_json(contract.CURRENT_MODEL_KEY)["model_id"])
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ServingError(f"{contract.CURRENT_MODEL_KEY} names no model: promote one again") from exc
 
 
 def read_spec(models: Bucket, model_id: str) -> Spec:
     """The spec stored beside a model; ServingError when it is another version's, or asks for unknown features."""
-    body = models.get(contract.model_key(model_id, contract.MODEL_SPEC))
+    return _spec(models.get(contract.model_key(model_id, contract.MODEL_SPEC)), model_id)
+
+
+def _spec(body: bytes, model_id: str) -> Spec:
     try:
         spec = Spec.from_json(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -77,19 +93,20 @@ def read_spec(models: Bucket, model_id: str) -> Spec:
     return spec
 
 
-def checked_scorer(models: Bucket, model_id: str, sha256: Mapping[str, str]) -> Scorer:
+def checked_scorer(models: Bucket, promoted: Promoted) -> Scorer:
     """A model that has not served yet, tried on a window.
 
-    sha256: what its files should be, by name, as far as it is known. ObjectMissing when it lacks a file, and
-    ServingError when one is another, cannot be read, or its forecasts are none.
+    ObjectMissing when it lacks a file, and ServingError when one is not what was promoted or cannot be read, or the
+    forecasts are none.
     """
+    model_id = promoted.model_id
     bodies = {
         name: models.get(contract.model_key(model_id, name)) for name in (contract.MODEL_ONNX, contract.MODEL_SPEC)
     }
     for name, body in bodies.items():
-        if sha256.get(name) not in (None, hashlib.sha256(body).hexdigest()):
+        if promoted.sha256.get(name) not in (None, hashlib.sha256(body).hexdigest()):
             raise ServingError(f"{contract.model_key(model_id, name)} is not what was promoted")
-    spec = read_spec(models, model_id)
+    spec = _spec(bodies[contract.MODEL_SPEC], model_id)
     try:
         scorer = Scorer(model_id, bodies[contract.MODEL_ONNX], spec)
         found = scorer.predict([""], np.zeros((1, spec.window_min, len(spec.features)), np.float32))

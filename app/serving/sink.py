@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from app import contract
 from app.clock import Clock
 from app.serving.latest import LatestPredictions
+from app.serving.ticks import TickCounts
 from app.sessions import market_day, utc
 from app.storage import Bucket
 from app.tables import arrow_schema, get_table, put_table
@@ -26,7 +27,7 @@ _MICRO_BATCHES = b"stockflow.micro_batches"
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """What a micro-batch came to: its ticks and what became of them (see TickCounts), and its predictions.
+    """What a micro-batch came to: its ticks and what became of them, and its predictions.
 
     newest_ts: start of the newest bar that gave one (epoch s), None when none did; scoring_s: the longest that a bucket
     took for its forecasts.
@@ -36,10 +37,7 @@ class BatchSummary:
     predictions: int
     newest_ts: int | None
     ticks: int
-    late: int
-    duplicate: int
-    revised: int
-    skipped: int
+    counts: TickCounts
     scoring_s: float
 
 
@@ -145,11 +143,11 @@ def to_contract(table: pa.Table, produced_at_s: float) -> pa.Table:
 
 def _summed(micro_batch: int, as_of: Any, summaries: Sequence[dict[str, Any]]) -> BatchSummary:
     """The micro-batch's summary from those of its buckets."""
-    counted = "ticks", "late", "duplicate", "revised", "skipped"
     return BatchSummary(
         micro_batch=micro_batch,
         predictions=len(as_of),
         newest_ts=int(as_of[-1]) if len(as_of) else None,
-        **{name: sum(int(one[name]) for one in summaries) for name in counted},
-        scoring_s=max((float(one["scoring_s"]) for one in summaries), default=0.0),
+        ticks=sum(one["ticks"] for one in summaries),
+        counts=TickCounts.sum_of(TickCounts(**one["counts"]) for one in summaries),
+        scoring_s=max((one["scoring_s"] for one in summaries), default=0.0),
     )

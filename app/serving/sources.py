@@ -34,7 +34,7 @@ class Source(Protocol):
         """Where the feed ended; None while it has not."""
 
     def reached(self, at: Any, end: Any) -> bool:
-        """Whether what has been read up to `at` is all up to `end`."""
+        """Whether what has been read up to `at` (None: nothing yet) is all up to `end`."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,12 @@ class S3Source:
 
     def end(self) -> str | None:
         """The last key, once the feed has said so."""
-        try:
-            return str(self._market.get_json(contract.feed_end_key(self._run_id))["last_key"])
-        except StorageError:  # not written yet; or an S3 that does not answer, which the next call asks again
-            return None
+        key: str | None = _told_at_the_end(self._market, self._run_id, "last_key")
+        return key
 
-    def reached(self, at: str, end: str) -> bool:
+    def reached(self, at: str | None, end: str) -> bool:
         """Keys ascend."""
-        return at >= end
+        return (at or "") >= end
 
 
 class KinesisSource:
@@ -96,14 +94,20 @@ class KinesisSource:
 
     def end(self) -> Places | None:
         """The last sequence number in each shard that the feed wrote to, once it has said so."""
-        try:
-            return dict(self._market.get_json(contract.feed_end_key(self._run_id))["last_sequence_numbers"])
-        except StorageError:  # not written yet; or an S3 that does not answer, which the next call asks again
-            return None
+        places: Places | None = _told_at_the_end(self._market, self._run_id, "last_sequence_numbers")
+        return places
 
-    def reached(self, at: Places, end: Places) -> bool:
+    def reached(self, at: Places | None, end: Places) -> bool:
         """Numbers ascend within a shard."""
-        return all(int(at.get(shard, "-1")) >= int(last) for shard, last in end.items())
+        return all(int((at or {}).get(shard, "-1")) >= int(last) for shard, last in end.items())
+
+
+def _told_at_the_end(market: Bucket, run_id: str, what: str) -> Any:
+    """What the feed says of its end; None while it has not ended, or S3 does not answer."""
+    try:
+        return market.get_json(contract.feed_end_key(run_id))[what]
+    except StorageError:
+        return None
 
 
 def make_source(begin: Begin, settings: ServingSettings, market: Bucket) -> Source:

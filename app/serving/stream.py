@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from py4j.protocol import Py4JError
@@ -21,6 +22,7 @@ from pyspark.sql.streaming.state import GroupStateTimeout
 from app import contract
 from app.errors import ServingError
 from app.processes import find_java
+from app.serving.checkpoint import CheckpointFolder
 from app.serving.kinesis_source import KinesisTickSource
 from app.serving.score_bucket import OUTPUT_SCHEMA, STATE_SCHEMA, StreamPlace, bucket_scorer
 from app.serving.sink import PredictionSink
@@ -41,6 +43,10 @@ _KEYS_TRIED = 64
 """For each bucket: a partition that none of so many keys falls to is not to be feared."""
 _TRIES = 4
 """Of a task, as on a cluster: a worker that dies is not the stream's end."""
+_KEPT_BATCHES = 10
+"""Micro-batches whose offsets and changes of state stay in the checkpoint; Spark's own number is 100."""
+_PROGRESS_KEPT = 20
+"""Micro-batches that may end between two looks at the query, each a document of some kilobytes to read."""
 _FINISH_S = 120.0
 _FINISH_POLL_S = 0.05
 
@@ -52,7 +58,11 @@ def start_spark(settings: ServingSettings) -> SparkSession:
     """
     builder = SparkSession.builder.appName("stockflow")
     builder = _on_the_cluster(builder) if _SUBMITTED in os.environ else _on_this_machine(builder, settings)
-    builder = builder.config("spark.sql.shuffle.partitions", settings.partitions)
+    builder = (
+        builder.config("spark.sql.shuffle.partitions", settings.partitions)
+        .config("spark.sql.streaming.minBatchesToRetain", _KEPT_BATCHES)
+        .config("spark.sql.streaming.numRecentProgressUpdates", _PROGRESS_KEPT)
+    )
     try:
         spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     except PySparkException as exc:
@@ -112,30 +122,42 @@ def bucket_keys(spark: SparkSession, buckets: int, partitions: int) -> list[int]
     return [keys[bucket % partitions][bucket // partitions] for bucket in range(buckets)]
 
 
+def start_query(
+    spark: SparkSession,
+    place: StreamPlace,
+    settings: ServingSettings,
+    source: Source,
+    sink: PredictionSink,
+    checkpoint: CheckpointFolder,
+) -> StreamingQuery:
+    """Let the query run."""
+    return (
+        forecasts(spark, place, settings, source)
+        .writeStream.foreachBatch(sink)
+        .option("checkpointLocation", checkpoint.uri)
+        .trigger(processingTime=f"{settings.trigger_s} seconds")
+        .start()
+    )
+
+
 def run_stream(
     spark: SparkSession,
     place: StreamPlace,
     settings: ServingSettings,
     source: Source,
     sink: PredictionSink,
-    checkpoint: str,
+    checkpoint: CheckpointFolder,
     watch: Watch,
 ) -> None:
     """Run the query until the feed has ended and its last tick is scored, or until it is to stop.
 
-    checkpoint: URI of the folder of its offsets and state. A micro-batch that has begun is finished. When nothing
-    arrives for `idle_timeout_s` it ends too where the watch says that the feed is over, and else is a ServingError, as
-    a query that fails.
+    A micro-batch that has begun is finished. When nothing arrives for `idle_timeout_s` it ends too where the watch says
+    that the feed is over, and else is a ServingError, as a query that fails.
     """
-    query = (
-        forecasts(spark, place, settings, source)
-        .writeStream.foreachBatch(sink)
-        .option("checkpointLocation", checkpoint)
-        .trigger(processingTime=f"{settings.trigger_s} seconds")
-        .start()
-    )
+    done = checkpoint.done()
+    query = start_query(spark, place, settings, source, sink, checkpoint)
     try:
-        _until_fed(query, settings, source, watch)
+        _until_fed(query, settings, source, watch, json.loads(done)["at"] if done else None)
     except JAVA_GONE as exc:
         raise ServingError("Java ended while the stream ran: start the phase again, it goes on from its state") from exc
     finally:
@@ -161,13 +183,13 @@ class Watch:
     def polled(self) -> None:
         """Called every `poll_s`."""
 
-    def advanced(self, offset: Offset, micro_batch_s: float) -> None:
-        """Called for a micro-batch that is done: where it ended, and how long it took."""
+    def done(self, offset: Offset, began_s: float, took_s: float) -> None:
+        """Called for a micro-batch that is done: where it ended, when it began (epoch s) and how long it took."""
 
 
-def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source, watch: Watch) -> None:
+def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source, watch: Watch, at: Any) -> None:
+    """at: the place up to which micro-batches were done before; None without one."""
     end: Any = None
-    offset: Offset | None = None
     told, moved_s = "", time.monotonic()
     while True:
         time.sleep(settings.poll_s)
@@ -175,14 +197,11 @@ def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source,
         if not query.isActive:
             raise ServingError(f"the stream failed: {_cause(query.exception())}")
         for progress in query.recentProgress:
-            if progress.timestamp <= told:
-                continue
-            told, reached = progress.timestamp, _end_offset(progress)
-            if reached not in (None, offset):
-                moved_s, offset = time.monotonic(), reached
-                watch.advanced(reached, progress.durationMs.get("triggerExecution", 0) / 1000)
+            if progress.timestamp > told and progress.numInputRows:
+                told, moved_s = progress.timestamp, time.monotonic()
+                at = _tell(watch, progress)
         end = source.end() if end is None else end
-        if end is not None and offset is not None and source.reached(offset["at"], end):
+        if end is not None and source.reached(at, end):
             return
         if watch.stopping():
             _finish_micro_batch(query)
@@ -198,6 +217,14 @@ def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source,
             )
 
 
+def _tell(watch: Watch, progress: StreamingQueryProgress) -> Any:
+    """Tell of a micro-batch that is done; returns its place."""
+    offset: Offset = json.loads(progress.json)["sources"][0]["endOffset"]
+    began_s = datetime.fromisoformat(progress.timestamp).timestamp()
+    watch.done(offset, began_s, progress.durationMs["triggerExecution"] / 1000)
+    return offset["at"]
+
+
 def _finish_micro_batch(query: StreamingQuery) -> None:
     """Wait for the micro-batch that runs; the next one, if it has begun, is run again at the next start."""
     until_s = time.monotonic() + _FINISH_S
@@ -206,12 +233,6 @@ def _finish_micro_batch(query: StreamingQuery) -> None:
         if query.lastProgress and query.lastProgress.batchId > running:
             return
         time.sleep(_FINISH_POLL_S)
-
-
-def _end_offset(progress: StreamingQueryProgress) -> Offset | None:
-    """The offset up to which a finished micro-batch has read."""
-    end: Offset | None = json.loads(progress.json)["sources"][0]["endOffset"]
-    return end
 
 
 def _cause(exc: Exception | None) -> str:

@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 from pyspark.sql.datasource import DataSourceStreamReader, InputPartition
 
-from app.serving.buckets import stream_bucket
 from app.serving.follow import ModelFollower
+from app.serving.stream_bucket import stream_bucket
 from app.serving.worker import forget_archives
 
 SCHEMA = (
@@ -28,7 +28,8 @@ SCHEMA = (
 
 At = TypeVar("At")
 Offset = dict[str, Any]
-"""at: up to where has been read, in the source's own terms; model_id: in use since; refused: see ModelFollower."""
+"""at: up to where has been read, in the source's own terms; stored_s: when the newest tick before it was stored
+(epoch s); model_id: in use since; refused: see ModelFollower."""
 
 
 class Part(InputPartition, Generic[At]):
@@ -57,8 +58,11 @@ class TickStreamReader(DataSourceStreamReader, Generic[At]):
         """Where a stream starts; always the same."""
 
     @abstractmethod
-    def newest(self, at: At) -> At:
-        """How far a micro-batch that starts at `at` may read; `at` itself when there is nothing new."""
+    def newest(self, at: At) -> tuple[At, float]:
+        """How far a micro-batch that starts at `at` may read, and when the newest tick of it was stored (epoch s).
+
+        `at` itself when there is nothing new.
+        """
 
     @abstractmethod
     def between(self, start: At, end: At) -> Sequence[Any]:
@@ -70,18 +74,19 @@ class TickStreamReader(DataSourceStreamReader, Generic[At]):
 
     def initialOffset(self) -> Offset:  # noqa: N802  Spark's name
         """Before the first tick."""
-        return {"at": self.beginning(), "model_id": self._first_model, "refused": ""}
+        return {"at": self.beginning(), "stored_s": 0.0, "model_id": self._first_model, "refused": ""}
 
     def latestOffset(self) -> Offset:  # noqa: N802  Spark's name
         """The end of the next micro-batch: the one before when there is nothing new."""
         planned = self._planned or self.initialOffset()
-        at = self.newest(planned["at"])
+        at, stored_s = self.newest(planned["at"])
         if at != planned["at"]:
             refused = self._follower.refused
             self._follower.look()
             if self._follower.refused not in ("", refused):
                 print(self._follower.refused, file=sys.stderr, flush=True)
-            planned = {"at": at, "model_id": self._follower.model_id, "refused": self._follower.refused}
+            follower = self._follower
+            planned = {"at": at, "stored_s": stored_s, "model_id": follower.model_id, "refused": follower.refused}
         self._planned = planned
         return planned
 

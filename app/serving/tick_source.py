@@ -7,13 +7,14 @@ no notification queue, the same code against AWS and the embedded one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader
 
 from app import contract
-from app.serving.buckets import stream_bucket
+from app.serving.stream_bucket import stream_bucket
 from app.serving.stream_reader import SCHEMA, TickStreamReader
 from app.serving.ticks import columns_of
 from app.tables import get_table
@@ -33,10 +34,10 @@ class TickReader(TickStreamReader[str]):
         """Before the first key."""
         return ""
 
-    def newest(self, at: str) -> str:
+    def newest(self, at: str) -> tuple[str, float]:
         """The last key of the next `limit` ones."""
-        keys = stream_bucket(self._bucket_name).keys(self._prefix, at)[: self.limit]
-        return keys[-1] if keys else at
+        found = list(islice(stream_bucket(self._bucket_name).objects(self._prefix, at), self.limit))
+        return (found[-1].key, max(info.modified for info in found).timestamp()) if found else (at, 0.0)
 
     def between(self, start: str, end: str) -> Sequence[Any]:
         """Keys with their numbers in the micro-batch."""

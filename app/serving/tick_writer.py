@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from app import contract
+from app.errors import ObjectChanged, ServingError
 from app.ingest.bars import bar_starts, empty_bars, get_bars, latest_bars
 from app.serving.kinesis import connect_kinesis, later, put_ticks
 from app.serving.ticks import columns_of
@@ -31,15 +32,21 @@ class TickWriter(Protocol):
 
 
 class TickObjects:
-    """Writes each poll as one object of the market bucket. The keys ascend, whatever minutes the bars are of."""
+    """Writes each poll as one object of the market bucket. The keys ascend, whatever minutes the bars are of.
+
+    One that has been resumed writes new objects only: ServingError when another feed of the run is at work beside it.
+    A replay that is repeated writes the same objects again.
+    """
 
     def __init__(self, market: Bucket, run_id: str, day: date) -> None:
         self._market, self._run_id = market, run_id
         self._day, self._counted = day, _Counted(day)
         self._last_key, self._newest_ms = "", 0
+        self._replaces: str | None = None
 
     def resume(self) -> pa.Table:
         """As TickWriter.resume."""
+        self._replaces = ""
         keys = self._market.keys(contract.ticks_day_prefix(self._run_id, self._day))
         if not keys:
             return empty_bars()
@@ -56,7 +63,13 @@ class TickObjects:
         # A poll of revised bars alone would otherwise sort before what the stream has read already.
         self._newest_ms = max(self._newest_ms, int(bar_starts(bars).max()) * 1000)
         self._last_key = contract.ticks_key(self._run_id, self._day, self._newest_ms, self._counted.polls)
-        put_table(self._market, self._last_key, bars)
+        try:
+            put_table(self._market, self._last_key, bars, replaces=self._replaces)
+        except ObjectChanged:
+            if get_bars(self._market, self._last_key) != bars:  # else it was we: S3's answer was lost
+                raise ServingError(
+                    f"another feed of run {self._run_id} is at work: it has written {self._last_key}: stop one of them"
+                ) from None
         self._counted.add(len(bars), revised)
 
     def end(self, **more: Any) -> dict[str, Any]:

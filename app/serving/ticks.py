@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,11 @@ class TickCounts:
     def plus(self, **more: int) -> TickCounts:
         """These and more."""
         return TickCounts(**{name: count + more.get(name, 0) for name, count in asdict(self).items()})
+
+    @classmethod
+    def sum_of(cls, parts: Iterable[TickCounts]) -> TickCounts:
+        """All of them together."""
+        return reduce(lambda one, other: one.plus(**asdict(other)), parts, cls())
 
 
 def columns_of(bars: pa.Table, poll: int = 0) -> pa.Table:

@@ -9,9 +9,9 @@ from app import contract
 from app.dataset.spec import Spec
 from app.errors import ObjectMissing, TooFewBars
 from app.ingest.bars import read_bars
-from app.serving.buckets import stream_bucket
 from app.serving.ring_blob import pack, unpack
 from app.serving.rings import Rings
+from app.serving.stream_bucket import stream_bucket
 from app.serving.ticks import columns_of, ticks_from_table
 from app.sessions import Session
 from app.storage import Bucket

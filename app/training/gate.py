@@ -13,7 +13,7 @@ from typing import Any
 
 from app import contract
 from app.errors import ObjectChanged, ObjectMissing, TrainingError
-from app.storage import Bucket, to_json
+from app.storage import JSON_TYPE, Bucket, to_json
 
 _SAME = 1e-9
 """Skills that differ by less are the same."""
@@ -121,7 +121,7 @@ def promote(models: Bucket, run_id: str, decided: str, now: datetime, *, serving
         )
     pointer = {"model_id": model_id, "published_at": now.isoformat(timespec="seconds"), "sha256": sha256}
     try:
-        models.put(contract.CURRENT_MODEL_KEY, to_json(pointer), "application/json", replaces=tag)
+        models.put(contract.CURRENT_MODEL_KEY, to_json(pointer), JSON_TYPE, replaces=tag)
     except (ObjectChanged, ObjectMissing) as exc:
         held, _ = _pointer(models)
         if _names(held, candidate):  # by this very call, whose first answer was lost

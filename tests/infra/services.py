@@ -211,9 +211,9 @@ class _WatchedS3(FakeS3):
         super().__init__()
         self._note = note
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         self._note("s3:PutObject", call["Key"])
-        super().put_object(**call)
+        return super().put_object(**call)
 
     def get_object(self, **call: Any) -> dict[str, Any]:
         self._note("s3:GetObject", call["Key"])

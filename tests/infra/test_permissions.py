@@ -144,7 +144,7 @@ WRITERS: Mapping[tuple[str, str], set[str]] = {
     ("Market", contract.result_key(RUN, "dataset")): {DATASET},
     ("Market", contract.ticks_key(RUN, DAY, 0, 0)): {FEED},
     ("Market", contract.feed_end_key(RUN)): {FEED},
-    ("Market", contract.live_session_key(RUN)): {FEED},
+    ("Market", contract.live_session_key(RUN)): {FEED, NODES},
     ("Market", contract.stream_key(RUN)): {NODES},
     ("Market", contract.warm_state_key(RUN)): {NODES},
     ("Market", contract.result_key(RUN, "serve")): {NODES},

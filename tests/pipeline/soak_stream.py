@@ -68,10 +68,11 @@ def main(folder: str, tickers: int, minutes: int) -> None:
     sink = PredictionSink(Bucket("predictions"), RUN_ID, system_clock, settings.object_rows, soak.tell)
     spark = start_spark(settings)
     checkpoint = CheckpointFolder(spark, f"file://{folder}")
-    place = StreamPlace(RUN_ID, "market", "models", soak.sessions, settings.watermark_min)
+    known = frozenset(names(tickers)), soak.sessions, soak.sessions[0].open_ts
+    place = StreamPlace(RUN_ID, "market", "models", *known, settings.watermark_min)
     source = make_source(Begin(RUN_ID, "models", MODEL_ID, ""), settings, Bucket("market"))
     soak.feed()
-    run_stream(spark, place, settings, source, sink, checkpoint.uri, Watch())
+    run_stream(spark, place, settings, source, sink, checkpoint, Watch())
     spark.stop()
 
 

@@ -14,7 +14,6 @@ from app.dataset.forecast import MEAN, P10, P50, P90
 from app.dataset.windows import window_set
 from app.ingest.bars import read_bars
 from app.ingest.plan import read_plan
-from app.serving.feed import begin_session
 from app.serving.scoring import Scorer, read_spec
 from app.tables import get_table
 from tests.models import plain_spec
@@ -105,7 +104,7 @@ def test_the_live_feed_brings_the_same_session_and_so_the_same_predictions(serve
     """Begun and started again after the close: the whole session comes from Yahoo's charts, in one poll."""
     live = served.copy_run("live")
     plan = read_plan(live.run_id, live.market)
-    begin_session(live.run_id, plan.sessions[-1], live.market)
+    live.market.put_json(contract.live_session_key(live.run_id), {"day": plan.sessions[-1].day})
     live.must("serve", "--live")
     fed = live.market.get_json(contract.feed_end_key(live.run_id))
     assert (fed["objects"], fed["ticks"]) == (1, len(replayed_bars(served)))

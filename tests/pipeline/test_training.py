@@ -17,7 +17,7 @@ import pytest
 from app import contract
 from app.errors import ObjectChanged, TrainingError
 from app.processes import find_program
-from app.serving.scoring import Scorer, current_model_id, read_spec
+from app.serving.scoring import Scorer, promoted_model, read_spec
 from app.training.inputs import read_dataset
 from app.training.launch import mpirun_command
 from app.training.native import why_not
@@ -40,7 +40,7 @@ def test_two_ranks_end_with_the_same_weights_and_a_checkpoint_after_each_epoch(t
 
 
 def test_the_pointer_names_the_promoted_model(trained: World) -> None:
-    assert current_model_id(trained.models) == trained.result("train")["model_id"]
+    assert promoted_model(trained.models).model_id == trained.result("train")["model_id"]
     assert trained.result("promote")["promote"] is True
 
 
@@ -66,7 +66,7 @@ def test_training_leaves_a_candidate_and_a_model_that_is_not_promoted_leaves_the
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"model {model_id} is not promoted: its skill over persistence, ")
     assert worse.result("promote")["promote"] is False
-    assert current_model_id(trained.models) == trained.result("train")["model_id"]
+    assert promoted_model(trained.models).model_id == trained.result("train")["model_id"]
 
 
 def test_ranks_on_other_hosts_need_neither_variables_nor_credentials(dataset: World, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from tests.yahoo_server import LocalYahoo, local_yahoo
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     """An empty S3 that every Bucket made without a client talks to; nothing is loaded from it yet."""
-    from app.serving.buckets import stream_bucket
     from app.serving.scoring import load_scorer
+    from app.serving.stream_bucket import stream_bucket
     from app.serving.warm import fetch_warm_state
 
     fake = FakeS3()

@@ -19,7 +19,6 @@ from app import __version__, contract
 from app.cli import cli, main
 from app.ingest import collect
 from app.ingest.plan import make_plan, read_plan
-from app.serving.feed import begin_session
 from app.sessions import sessions_between
 from app.storage import Bucket
 from app.tables import put_table
@@ -298,10 +297,10 @@ def test_an_s3_that_goes_down_during_the_ingest_is_one_line(
 ) -> None:
     put = s3.put_object
 
-    def refuse_the_journal(**call: Any) -> None:
+    def refuse_the_journal(**call: Any) -> Any:
         if "/journal/" in call["Key"]:
             raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
-        put(**call)
+        return put(**call)
 
     monkeypatch.setattr(s3, "put_object", refuse_the_journal)
     ended = stockflow(*INGEST, "--tickers", "A,B", "--set", "ingest.journal_s=0")
@@ -323,7 +322,7 @@ def test_a_live_feed_that_starts_again_after_the_close_brings_what_is_missing(
     stockflow: Stockflow, yahoo: FakeYahoo
 ) -> None:
     market, session = store_plan(), sessions_between(date(2025, 12, 2), date(2025, 12, 2))[0]
-    begin_session("r", session, market)
+    market.put_json(contract.live_session_key("r"), {"day": session.day})
     yahoo.bars["B"] = yahoo.bars["B"].between(0, session.open_ts + 60)  # not a bar of this session but the first
     yahoo.now = datetime(2026, 1, 5, tzinfo=UTC)
     ended = stockflow("feed", "--live")
@@ -334,7 +333,7 @@ def test_a_live_feed_that_starts_again_after_the_close_brings_what_is_missing(
 
 def test_a_live_feed_says_what_it_misses_in_a_line(stockflow: Stockflow, yahoo: FakeYahoo) -> None:
     market, session = store_plan(), sessions_between(date(2025, 12, 2), date(2025, 12, 2))[0]
-    begin_session("r", session, market)
+    market.put_json(contract.live_session_key("r"), {"day": session.day})
     del yahoo.bars["B"]
     ended = stockflow("feed", "--set", "serving.feed=live")
     assert ended.status == 0

@@ -118,13 +118,15 @@ def test_the_old_model_promoted_again_ends_the_alarm(follower: ModelFollower) ->
     assert told(follower) == ("old", "")
 
 
-def test_an_s3_that_does_not_answer_or_a_pointer_that_is_gone_changes_nothing(
-    follower: ModelFollower, s3: FakeS3
-) -> None:
+def test_an_s3_that_does_not_answer_changes_nothing(follower: ModelFollower, s3: FakeS3) -> None:
     publish("new")
     s3.error = client_error("SlowDown", "GetObject")
     assert told(follower) == ("old", "")
     s3.error = None
     assert told(follower) == ("new", "")
+
+
+def test_a_pointer_that_is_gone_leaves_the_old_model_in_use(follower: ModelFollower) -> None:
     Bucket("models").delete(contract.CURRENT_MODEL_KEY)
-    assert told(follower) == ("new", "")
+    model_id, refused = told(follower)
+    assert (model_id, refused.partition(":")[0]) == ("old", "no model has been promoted")

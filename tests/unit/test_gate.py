@@ -230,12 +230,12 @@ class Racing(FakeS3):
         super().__init__()
         self.other = other
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         if call["Key"] == contract.CURRENT_MODEL_KEY and self.other:
             body = json.dumps({"model_id": self.other, "sha256": SHA256 if self.other == "m" else {}}).encode()
             self.other = ""
             super().put_object(Key=call["Key"], Body=body)
-        super().put_object(**call)
+        return super().put_object(**call)
 
 
 @pytest.mark.parametrize("before", ["", "older"])

@@ -10,6 +10,7 @@ from app import contract
 from app.errors import ServingError
 from app.serving.health import StreamHealth
 from app.serving.sink import BatchSummary
+from app.serving.ticks import TickCounts
 from app.storage import Bucket
 from tests.fakes import FakeS3, client_error
 
@@ -31,14 +32,14 @@ def health(clock: Clock) -> StreamHealth:
 
 
 def summary(micro_batch: int, late: int = 0) -> BatchSummary:
-    return BatchSummary(micro_batch, 3, int(BAR.timestamp()), 4, late, 0, 0, 1, scoring_s=0.1)
+    return BatchSummary(micro_batch, 3, int(BAR.timestamp()), 4, TickCounts(late=late, skipped=1), scoring_s=0.1)
 
 
 def test_it_counts_from_the_stream_s_start_and_tells_the_model_and_the_newest_bar(s3: FakeS3) -> None:
     told = health(Clock())
     told.add(summary(7))
     told.add(summary(8, late=2))
-    told.advance("m-2", "model m-3 is not taken up: it is broken")
+    told.done({"model_id": "m-2", "refused": "model m-3 is not taken up: it is broken"})
     told.write_now_and_then()
     assert Bucket("market").get_json(KEY) == {
         "state": "running",

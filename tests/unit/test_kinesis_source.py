@@ -18,17 +18,17 @@ from moto import mock_aws
 
 from app import contract
 from app.errors import ServingError
-from app.serving.buckets import stream_bucket
 from app.serving.kinesis import Cursor, KinesisStream, connect_kinesis, put_ticks
 from app.serving.kinesis_source import KinesisReader, KinesisTickSource
 from app.serving.sources import Begin, KinesisSource, S3Source, make_source
+from app.serving.stream_bucket import stream_bucket
 from app.serving.stream_reader import SCHEMA, Part
 from app.serving.tick_records import columns_from, record_of
 from app.serving.ticks import columns_of, screen, ticks_from_table
 from app.settings import ServingSettings
 from app.storage import Bucket
 from tests.fakes import FakeS3, bucket, client_error, make_bars, make_sessions
-from tests.kinesis import FakeKinesis
+from tests.kinesis import FakeKinesis, arrived
 
 (SESSION,) = make_sessions(30)
 TICKERS = tuple("ABCDEFGH")
@@ -82,10 +82,13 @@ def keys(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 def test_a_place_is_the_last_sequence_number_of_each_shard_that_has_records(kinesis: FakeKinesis) -> None:
     source = reader()
-    assert source.initialOffset() == source.latestOffset() == {"at": {}, "model_id": "m", "refused": ""}
+    assert (
+        source.initialOffset() == source.latestOffset() == {"at": {}, "stored_s": 0.0, "model_id": "m", "refused": ""}
+    )
     numbers = put(kinesis, ("A", 0), ("B", 0))
     assert numbers == ["97", "98"]
     assert source.latestOffset()["at"] == {"shardId-000000000000": "98"}
+    assert source.latestOffset()["stored_s"] == arrived(98).timestamp()
     put(kinesis, *[("A", i) for i in range(1, 5)])  # from 99 to 102: as text it would be a step back
     assert source.latestOffset()["at"] == source.latestOffset()["at"] == {"shardId-000000000000": "102"}
 

@@ -26,7 +26,7 @@ from app.ingest.pacing import Pacer
 from app.ingest.plan import Plan, Span, make_plan
 from app.ingest.poll import Poller
 from app.ingest.ticker_bars import NO_BARS, TickerBars
-from app.serving.feed import begin_session, served_session
+from app.serving.feed import served_session
 from app.serving.live_feed import feed_live
 from app.serving.tick_writer import TickObjects
 from app.sessions import Session, sessions_between, utc
@@ -283,14 +283,13 @@ def test_on_a_holiday_it_waits_for_the_next_session() -> None:
     assert live.yahoo.asked.total() == 211
 
 
-def test_a_feed_that_has_begun_stays_with_its_session() -> None:
+def test_the_session_is_chosen_once_for_a_run_by_who_comes_first() -> None:
     (session,) = sessions_between(date(2025, 11, 26), date(2025, 11, 26))
     plan, market = make_plan("r", ["A"], (BEFORE,), shards=1, request_days=7), bucket()
     before, after = utc(session.close_ts - 1), utc(session.close_ts)
+    assert served_session(plan, "live", after, bucket()).day == date(2025, 11, 28)
     assert served_session(plan, "live", before, market) == session
-    assert served_session(plan, "live", after, market).day == date(2025, 11, 28)
-    begin_session("r", session, market)
-    assert served_session(plan, "live", after, market) == session
+    assert served_session(plan, "socket", after, market) == session
     assert served_session(plan, "replay", after, market) == BEFORE
 
 

@@ -32,7 +32,7 @@ GRACE_S = 300.0
 def watch_at(clock: Clock, *, feed_alive: bool = False, told: list[Metrics] | None = None) -> _Watch:
     """The watch of a live stream; told: what it publishes."""
     market = bucket()
-    metrics = BatchMetrics(market, "r", fixed_clock(minutes_after(SESSION, -60)), (told or []).append)
+    metrics = BatchMetrics(fixed_clock(minutes_after(SESSION, -60)), (told or []).append)
     metrics._clock = clock
     health = StreamHealth(market, "r", clock, "m")
     return _Watch(lambda: feed_alive, _Hours(SESSION, GRACE_S, clock), StopSignals(), metrics, health)
@@ -71,7 +71,7 @@ def quiet_stream(watch: Watch, on_poll: Callable[[], None] = lambda: None) -> No
     query: Any = SimpleNamespace(isActive=True, recentProgress=[])
     settings = ServingSettings(idle_timeout_s=0.05, poll_s=0.01)
     watch.polled = on_poll  # type: ignore[method-assign]
-    _until_fed(query, settings, cast(Source, QuietSource()), watch)
+    _until_fed(query, settings, cast(Source, QuietSource()), watch, None)
 
 
 def test_a_quiet_stream_waits_in_the_session_and_ends_after_it() -> None:
@@ -100,7 +100,7 @@ def test_what_the_stream_took_stands_for_the_end_that_a_feed_did_not_come_to() -
     health = StreamHealth(market, "r", fixed_clock(minutes_after(SESSION, 400)), "m")
     with pytest.raises(ServingError, match=f"no tick of {SESSION.day} came: start `stockflow feed` beside the stream"):
         _fed(PLAN, SESSION, health, market)
-    health.counted |= {"ticks": 100, "duplicate": 3, "revised": 7}
+    health.counted.update(ticks=100, duplicate=3, revised=7)
     assert _fed(PLAN, SESSION, health, market) == {"ticks": 90, "objects": 390}
     market.put_json(contract.feed_end_key("r"), {"ticks": 91, "objects": 389})
     assert _fed(PLAN, SESSION, health, market) == {"ticks": 91, "objects": 389}

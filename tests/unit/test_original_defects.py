@@ -198,7 +198,7 @@ def test_defect_6_what_is_copied_grows_as_the_bars_do(monkeypatch: pytest.Monkey
 
 def score(state: FakeState, session: Session, tickers: list[str], *minutes: int) -> list[str]:
     """Score one micro-batch; returns the tickers of its predictions."""
-    place = StreamPlace("r", "market", "models", (session,), 5)
+    place = StreamPlace("r", "market", "models", frozenset(tickers), (session,), session.open_ts, 5)
     rows = [(ticker, session.open_ts + 60 * minute) for minute in minutes for ticker in tickers]
     frame = pd.DataFrame(rows, columns=["ticker", "ts"])
     frame = frame.assign(open=1.0, high=2.0, low=1.0, close=2.0, volume=3.0, market_return=0.0, poll=0, model_id="m")

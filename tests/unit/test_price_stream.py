@@ -70,8 +70,12 @@ def polled(stream: PriceStream, charts: Charts, *tickers: str, minutes: float) -
     return dict(asyncio.run(stream.poll(dict.fromkeys(tickers, SESSION))).bars)
 
 
+def quiet(line: str) -> None:
+    raise AssertionError(line)
+
+
 def stream_of(charts: Charts, *tickers: str) -> PriceStream:
-    return PriceStream(tickers, SESSION, charts, "ws://nowhere", charts.clock)
+    return PriceStream(tickers, SESSION, charts, "ws://nowhere", charts.clock, quiet)
 
 
 def row(bars: TickerBars, minute: int) -> tuple[float, ...]:
@@ -157,14 +161,20 @@ def test_what_is_no_price_of_the_session_changes_nothing(told: str) -> None:
 
 
 class Streamer:
-    """Yahoo's websocket. subscribed: what clients asked for; connections: those that are open now."""
+    """Yahoo's websocket. subscribed: what clients asked for; connections: those that are open now.
+
+    refusing: whether it closes each one at once.
+    """
 
     def __init__(self) -> None:
         self.subscribed: list[Any] = []
         self.connections: list[ServerConnection] = []
         self.url = ""
+        self.refusing = False
 
     async def handle(self, connection: ServerConnection) -> None:
+        if self.refusing:
+            return
         self.connections.append(connection)
         try:
             async for words in connection:
@@ -202,7 +212,7 @@ def listening(
     async def run() -> None:
         async with (
             streamer() as server,
-            open_price_stream(("A", "B"), SESSION, charts, url=server.url, clock=charts.clock) as stream,
+            open_price_stream(("A", "B"), SESSION, charts, url=server.url, clock=charts.clock, say=quiet) as stream,
         ):
             await until(lambda: server.subscribed)
             await work(server, stream, charts)
@@ -262,11 +272,31 @@ def test_a_server_that_is_not_there_leaves_the_charts(monkeypatch: pytest.Monkey
 
     async def run() -> Polled:
         url = f"ws://127.0.0.1:{taken_port}"  # listens, and answers nothing
-        async with open_price_stream(("A",), SESSION, charts, url=url, clock=charts.clock) as stream:
+        async with open_price_stream(("A",), SESSION, charts, url=url, clock=charts.clock, say=quiet) as stream:
             charts.now = minutes_after(SESSION, 3.1)
             return await stream.poll({"A": SESSION})
 
     assert asyncio.run(run()).bars["A"].same_as(charts.bars["A"].part(slice(0, 3)))
+
+
+def test_a_server_that_stays_away_is_told_once_and_when_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(price_stream, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(price_stream, "_SILENCE_S", 0.1)
+    charts, said = Charts("A"), list[str]()
+
+    async def run() -> None:
+        async with streamer() as server:
+            url, server.refusing = server.url, True
+            async with open_price_stream(("A",), SESSION, charts, url=url, clock=charts.clock, say=said.append):
+                await until(lambda: said)
+                await asyncio.sleep(0.2)
+                server.refusing = False
+                await until(lambda: server.subscribed)
+                await server.tell(message("A", 1, 10.0, 0))
+                await until(lambda: len(said) == 2)
+            assert [line.partition(" (")[0] for line in said] == [f"no prices from {url}", f"prices from {url} again"]
+
+    asyncio.run(run())
 
 
 def test_a_whole_session_is_fed_from_the_websocket() -> None:
@@ -288,7 +318,7 @@ def test_a_whole_session_is_fed_from_the_websocket() -> None:
     async def connect() -> AsyncIterator[PriceStream]:
         async with (
             streamer() as server,
-            open_price_stream(("A", "B"), SESSION, charts, url=server.url, clock=charts.clock) as stream,
+            open_price_stream(("A", "B"), SESSION, charts, url=server.url, clock=charts.clock, say=quiet) as stream,
         ):
             servers.append(server)
             await until(lambda: server.subscribed)

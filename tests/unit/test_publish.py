@@ -44,11 +44,11 @@ class FailingS3(FakeS3):
         super().__init__()
         self.refused = refused
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         """Keep an object, or refuse it."""
         if call["Key"].endswith(self.refused):
             raise client_error("SlowDown", "PutObject")
-        super().put_object(**call)
+        return super().put_object(**call)
 
 
 def publish(s3: FakeS3, files: dict[str, bytes] | None = None, model_id: str = "m") -> None:

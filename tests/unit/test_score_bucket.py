@@ -29,7 +29,7 @@ SESSIONS = make_sessions(6, 6, 6, 6)
 TODAY = SESSIONS[-1]
 SPEC = plain_spec(WINDOW, (1, 5), target_std=1e-4)
 WATERMARK = 2
-PLACE = StreamPlace("r", "market", "models", SESSIONS, WATERMARK)
+PLACE = StreamPlace("r", "market", "models", frozenset("ABC"), SESSIONS, TODAY.open_ts, WATERMARK)
 ALL_FEATURES = plain_spec(WINDOW, features=contract.FEATURES, target_std=1e-9)
 
 
@@ -93,6 +93,17 @@ def test_quantiles_are_those_that_validation_calibrated() -> None:
 
 def test_a_stream_without_a_window_yet_predicts_nothing_in_the_same_columns() -> None:
     assert scored(FakeState(), ticks("A", 0, 1)) == []
+
+
+def test_bars_of_tickers_that_the_run_did_not_plan_and_of_days_before_leave_no_trace() -> None:
+    """A Kinesis stream holds what other runs fed, and what anybody else puts there."""
+    state, alone = FakeState(), FakeState()
+    yesterday = columns_of(make_bars("A", SESSIONS[-2], [0, 1, 2])).to_pandas().assign(model_id="m")
+    _, summary = bucket_scorer(PLACE)((0,), [ticks("A", 0, 1, 2), ticks("UNKNOWN", 0, 1), yesterday], state)
+    scored(alone, ticks("A", 0, 1, 2))
+    assert state.get == alone.get
+    told = json.loads(summary["summary"][0])
+    assert (told["ticks"], told["counts"]["skipped"]) == (8, 5)
 
 
 def test_a_model_of_all_features_is_fed_all_of_them() -> None:

@@ -13,7 +13,7 @@ from app import contract
 from app.dataset.forecast import MEAN, P10, P50, P90
 from app.dataset.spec import Spec, TickerScale
 from app.errors import ServingError
-from app.serving.scoring import Scorer, current_model_id, load_scorer, read_spec
+from app.serving.scoring import Promoted, Scorer, load_scorer, promoted_model, read_spec
 from app.storage import Bucket
 from tests.fakes import FakeS3, bucket
 from tests.models import CountingSession, plain_spec, tiny_onnx
@@ -77,9 +77,9 @@ def test_a_model_is_loaded_from_its_bucket_once_with_its_own_spec(s3: FakeS3) ->
 def test_the_current_model_is_the_one_pointed_to() -> None:
     models = bucket()
     with pytest.raises(ServingError, match=r"^no model has been promoted: s3://fake/models/current\.json"):
-        current_model_id(models)
+        promoted_model(models)
     models.put_json(contract.CURRENT_MODEL_KEY, {"model_id": "m-1"})
-    assert current_model_id(models) == "m-1"
+    assert promoted_model(models) == Promoted("m-1", {})
 
 
 def store_spec(stored: dict[str, Any]) -> Bucket:

@@ -460,13 +460,13 @@ class WatchedS3(FakeS3):
         self.refused = refused
         self.threads: set[str] = set()
 
-    def put_object(self, **call: Any) -> None:
+    def put_object(self, **call: Any) -> dict[str, Any]:
         """As FakeS3's."""
         if "/journal/" in call["Key"]:
             self.threads.add(threading.current_thread().name)
         if self.refused in call["Key"]:
             raise client_error("AccessDenied", "PutObject")
-        super().put_object(**call)
+        return super().put_object(**call)
 
 
 def test_the_journal_is_written_in_a_thread_of_its_own(yahoo: FakeYahoo, monkeypatch: pytest.MonkeyPatch) -> None:

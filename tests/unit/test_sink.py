@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from app import contract
 from app.clock import fixed_clock
 from app.serving.sink import BatchSummary, PredictionSink
+from app.serving.ticks import TickCounts
 from app.storage import Bucket
 from app.tables import arrow_schema, get_table
 from tests.fakes import FakeS3, bucket, make_sessions
@@ -51,13 +53,15 @@ class Batch:
         """Those of two buckets."""
         rows = [
             {field.name: "" if field.type == pa.string() else 0 for field in schema}
-            | {"summary": json.dumps(dict.fromkeys(COUNTED, number) | {"scoring_s": number / 10})}
+            | {"summary": json.dumps({"ticks": number, "counts": counts(number), "scoring_s": number / 10})}
             for number in (1, 2)
         ]
         return pa.Table.from_pylist(rows, schema)
 
 
-COUNTED = ("ticks", "late", "duplicate", "revised", "skipped")
+def counts(number: int) -> dict[str, int]:
+    """So many of each kind."""
+    return asdict(TickCounts(number, number, number, number))
 
 
 def sink(predictions: Bucket, told: list[BatchSummary] | None = None, full: int = 1) -> PredictionSink:
@@ -141,6 +145,22 @@ def test_horizons_that_a_newer_model_does_not_have_go_with_the_older_one() -> No
     assert newest(predictions)[1:] == [("B", 5, "m-2", 0.3)]
 
 
+def test_two_streams_write_the_newest_predictions_beside_each_other() -> None:
+    predictions = bucket()
+    one, other = sink(predictions), sink(predictions)
+    one(Batch(("A", at(0), 0.1), ("B", at(0), 0.1)), 0)
+    other(Batch(("B", at(1), 0.2), ("C", at(1), 0.2)), 0)
+    one(Batch(("A", at(2), 0.3), ("C", at(0), 0.3)), 1)
+    assert [(ticker, value) for ticker, _, _, value in newest(predictions)] == [("A", 0.3), ("B", 0.2), ("C", 0.2)]
+
+
+def test_a_ticker_that_was_not_predicted_for_a_week_is_left_out() -> None:
+    predictions, day_s = bucket(), 86_400
+    sink(predictions)(Batch(("A", at(0), 0.1), ("B", at(1), 0.1)), 0)
+    sink(predictions)(Batch(("C", at(0) + 7 * day_s, 0.2)), 1)
+    assert [ticker for ticker, *_ in newest(predictions)] == ["B", "C"]
+
+
 def test_a_document_of_another_version_of_the_schema_is_begun_anew() -> None:
     predictions = bucket()
     old = {"ticker": "OLD", "as_of": "2025-12-01T20:59:00+00:00", "predicted_return": 0.1}
@@ -169,7 +189,7 @@ def test_what_was_written_is_counted_and_told_with_its_newest_minute_and_the_tic
     writer(BATCH, 0)
     writer(Batch(("A", at(2), 0.4)), 1)
     assert told == [
-        BatchSummary(number, rows, newest_ts, **dict.fromkeys(COUNTED, 3), scoring_s=0.2)
+        BatchSummary(number, rows, newest_ts, 3, TickCounts(3, 3, 3, 3), scoring_s=0.2)
         for number, rows, newest_ts in ((0, 3, at(1)), (1, 1, at(2)))
     ]
     assert writer.written == 4

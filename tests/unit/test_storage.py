@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.response import StreamingBody
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,32 @@ def test_an_opened_object_reads_as_the_same_bytes_in_a_file_do(size: int, steps:
             assert opened.tell() == expected.tell()
         assert opened.seek(0) == 0
         assert opened.read() == body
+
+
+class BreakingOff(FakeS3):
+    """Answers with bodies that end early, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def get_object(self, **call: Any) -> dict[str, Any]:
+        """An answer as S3 gives it, perhaps without its last byte."""
+        answer = super().get_object(**call)
+        body = answer["Body"].read()
+        cut = body[: len(body) - (self.times > 0)]
+        self.times -= 1
+        return answer | {"Body": StreamingBody(io.BytesIO(cut), len(body))}
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    held = bucket(BreakingOff(2))
+    held.put("k", b"12345")
+    assert held.get("k") == b"12345"
+    for_ever = bucket(BreakingOff(100))
+    for_ever.put("k", b"12345")
+    with pytest.raises(StorageError, match="IncompleteReadError"):
+        for_ever.get_range("k", 1, 3)
 
 
 def test_what_is_opened_and_not_read_is_not_fetched() -> None:

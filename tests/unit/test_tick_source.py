@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from app.tables import put_table
 from tests.fakes import FakeS3, make_bars, make_sessions
 
 (SESSION,) = make_sessions(10)
+FIRST_STORED_S = datetime(2026, 1, 1, 0, 0, 2, tzinfo=UTC).timestamp()  # the pointer is stored before
 PREFIX = contract.ticks_prefix("r")
 KEYS = [contract.ticks_key("r", SESSION.day, (SESSION.open_ts + 60 * i) * 1000, i) for i in range(10)]
 
@@ -42,8 +44,10 @@ def reader(**given: Any) -> TickReader:
     return TickReader(options(**given))
 
 
-def offset(key: str) -> dict[str, str]:
-    return {"at": key, "model_id": "m", "refused": ""}
+def offset(key: str) -> dict[str, Any]:
+    """Up to this key, each object being stored a second after the one before, see FakeS3."""
+    stored_s = 0.0 if not key else FIRST_STORED_S + KEYS.index(key)
+    return {"at": key, "stored_s": stored_s, "model_id": "m", "refused": ""}
 
 
 def feed(minutes: range) -> None:
@@ -59,10 +63,10 @@ def test_the_newest_offset_is_the_last_key_of_this_run(s3: FakeS3) -> None:
     source = reader()
     assert source.latestOffset() == source.initialOffset() == offset("")
     feed(range(3))
-    Bucket("fake").put("ticks/zzz/later", b"")
     assert source.latestOffset() == offset(KEYS[2])
     assert source.latestOffset() == offset(KEYS[2])
     feed(range(3, 5))
+    Bucket("fake").put("ticks/zzz/later", b"")
     assert source.latestOffset() == offset(KEYS[4])
 
 

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from app import contract
+from app.errors import ServingError
 from app.ingest.bars import empty_bars
 from app.serving.tick_writer import TickObjects, TickRecords, make_writer
 from app.serving.ticks import columns_of
@@ -79,3 +81,22 @@ def test_what_was_written_before_is_counted_and_gone_on_after() -> None:
     assert (end["objects"], end["ticks"], end["revised"]) == (3, 6, 0)
     assert end["last_key"] == contract.ticks_key("r", SESSION.day, (SESSION.open_ts + 120) * 1000, 2)
     assert contract.ticks_place(end["last_key"]) == ((SESSION.open_ts + 120) * 1000, 2)
+
+
+def test_of_two_feeds_of_the_running_market_at_once_one_gives_way() -> None:
+    market = bucket()
+    one, other = (TickObjects(market, "r", SESSION.day) for _ in range(2))
+    one.resume()
+    other.resume()
+    one.put(POLLS[0])
+    other.put(POLLS[0])  # as when S3's answer to the first call was lost
+    one.put(POLLS[1])
+    with pytest.raises(ServingError, match=r"another feed of run r is at work: it has written ticks/r/.*: stop one"):
+        other.put(POLLS[1].slice(0, 1))
+
+
+def test_a_replay_that_is_repeated_writes_the_same_objects_again() -> None:
+    market = bucket()
+    for poll in (POLLS[0], POLLS[0].slice(0, 1)):
+        TickObjects(market, "r", SESSION.day).put(poll)
+    assert len(market.keys("ticks/")) == 1
