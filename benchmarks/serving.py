@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.errors import StockflowError
+from app.errors import SettingsError, StockflowError
 from app.options import counts
 from benchmarks.machine import describe_machine
 from benchmarks.servers import create_bucket, running_s3
@@ -31,6 +31,8 @@ _BLOCKS = 2
 """Of each arm in each row, in turn."""
 _WARM = 4
 """Micro-batches of a block that are not counted: its query, and Java's compiler, have just begun."""
+_MOST_BATCHES = 380
+"""With the warm ones, about the minutes of a session."""
 _ORIGINAL_MINUTES = 20
 _ORIGINAL_CALLS = 1000
 """The original's arm stops after so many calls of its model in a block, but not before two minutes."""
@@ -83,6 +85,8 @@ def read_serving_options(arguments: Sequence[str] | None) -> ServingOptions:
     parser.add_argument("--settings", default="{}", help="JSON of serving settings")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"))
     given = parser.parse_args(arguments)
+    if not 1 <= given.batches <= _MOST_BATCHES:
+        raise SettingsError(f"--batches must be from 1 to {_MOST_BATCHES}: a session has no more minutes")
     return ServingOptions(
         tickers=counts(given.tickers, "--tickers"),
         batches=given.batches,

@@ -91,6 +91,7 @@ def stream(spark: SparkSession, block: Block, settings: ServingSettings) -> tupl
     known = frozenset(tickers), (before, day), day.open_ts
     place = StreamPlace(block.run_id, market.name, models.name, *known, settings.watermark_min)
     source = make_source(Begin(block.run_id, models.name, MODEL_ID, checkpoint.planned()), settings, market)
+    spark.conf.set("spark.sql.streaming.numRecentProgressUpdates", 2 * block.minutes)  # idle ones come between
     query = start_query(spark, place, settings, source, sink, checkpoint)
     stored, first_s = [], 0.0
     pause = np.random.default_rng(block.first)

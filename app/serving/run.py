@@ -26,7 +26,7 @@ from app.serving.score_bucket import StreamPlace
 from app.serving.scoring import Promoted, checked_scorer, promoted_model, read_spec
 from app.serving.sink import BatchSummary, PredictionSink
 from app.serving.sources import Begin, make_source
-from app.serving.stream import JAVA_GONE, Watch, run_stream, start_spark
+from app.serving.stream import Watch, run_stream, running_spark
 from app.serving.stream_bucket import stream_bucket
 from app.serving.stream_reader import Offset
 from app.serving.warm import write_warm_state
@@ -71,8 +71,7 @@ def run_serving(
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise AlreadyServed(place.run_id)
     stream_id = _stream_id(place.run_id, serving, market)
-    spark = start_spark(serving)
-    try:
+    with running_spark(serving) as spark:
         folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, stream_id))
         _refuse_to_double(place.run_id, session.day, predictions, folder)
         planned = folder.planned()
@@ -105,9 +104,6 @@ def run_serving(
         finish(_result(plan, session, health, spec, *stored))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()
-    finally:
-        with suppress(*JAVA_GONE):
-            spark.stop()
 
 
 def _spec_of_first_model(models: Bucket, promoted: Promoted) -> Spec:

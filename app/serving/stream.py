@@ -7,11 +7,12 @@ import os
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import expr
@@ -36,8 +37,8 @@ _SUBMITTED = "PYSPARK_GATEWAY_PORT"
 _AWS_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION", contract.ENV_AWS_ENDPOINT_URL)
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): \S")
 """How a Python traceback ends."""
-JAVA_GONE = (Py4JError, ConnectionError)
-"""What a call to Java raises once it has ended."""
+_JAVA_GONE = (Py4JError, ConnectionRefusedError, ConnectionResetError)
+"""What a call to Java raises once it has ended; and Py4JJavaError, which it raises while it lives."""
 _FILES = "org.apache.spark.sql.execution.streaming.FileSystemBasedCheckpointFileManager"
 _KEYS_TRIED = 64
 """For each bucket: a partition that none of so many keys falls to is not to be feared."""
@@ -70,6 +71,23 @@ def start_spark(settings: ServingSettings) -> SparkSession:
     for source in (TickSource, KinesisTickSource):
         spark.dataSource.register(source)
     return spark
+
+
+@contextmanager
+def running_spark(settings: ServingSettings) -> Iterator[SparkSession]:
+    """As start_spark, and stopped afterwards. ServingError when Java ends meanwhile, whatever was asked of it then."""
+    spark: SparkSession | None = None
+    try:
+        spark = start_spark(settings)
+        yield spark
+    except Py4JJavaError:
+        raise
+    except _JAVA_GONE as exc:
+        raise ServingError("Java ended while the stream ran: start the phase again, it goes on from its state") from exc
+    finally:
+        if spark is not None:
+            with suppress(*_JAVA_GONE):
+                spark.stop()
 
 
 def _on_the_cluster(builder: SparkSession.Builder) -> SparkSession.Builder:
@@ -158,10 +176,8 @@ def run_stream(
     query = start_query(spark, place, settings, source, sink, checkpoint)
     try:
         _until_fed(query, settings, source, watch, json.loads(done)["at"] if done else None)
-    except JAVA_GONE as exc:
-        raise ServingError("Java ended while the stream ran: start the phase again, it goes on from its state") from exc
     finally:
-        with suppress(*JAVA_GONE):
+        with suppress(*_JAVA_GONE):
             query.stop()
 
 

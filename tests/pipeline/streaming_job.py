@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import random
 import time
 from contextlib import suppress
 
@@ -53,17 +52,23 @@ class StreamingJob:
             time.sleep(0.05)
         return found
 
-    def kill(self, victim: str) -> None:
-        """kill -9 of the driver, of Java or of one of the Python workers."""
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        (java,) = [each for each in family if "java" in each.name()] or [None]
-        if victim == "driver" or java is None:
-            os.kill(self.process.pid, signal.SIGKILL)
-        elif victim == "jvm":
-            java.kill()
-        else:
-            with suppress(psutil.NoSuchProcess):  # a worker that has just ended of itself, or Java
-                java.children(recursive=True)[-1].kill()
+    def kill(self, victim: str, choose: random.Random, within_s: float = 60) -> None:
+        """kill -9 of the driver, of Java or of one of the Python processes that Java started, once there is one."""
+        deadline = time.monotonic() + within_s
+        while not (victims := self._victims(victim)) and self.process.poll() is None:
+            assert time.monotonic() < deadline, f"no {victim} was started"
+            time.sleep(0.05)
+        with suppress(psutil.NoSuchProcess, IndexError):  # it has just ended of itself
+            choose.choice(victims).kill()
+
+    def _victims(self, victim: str) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            driver = psutil.Process(self.process.pid)
+            if victim == "driver":
+                return [driver]
+            java = [each for each in driver.children(recursive=True) if each.name() == "java"]
+            return java if victim == "jvm" else [child for each in java for child in each.children(recursive=True)]
+        return []
 
     def ended(self) -> tuple[int, str]:
         """Its status and standard error, once nothing is left of it."""

@@ -25,6 +25,8 @@ from tests.pipeline.streaming_job import StreamingJob, assert_same_predictions, 
 
 VICTIMS = ("driver", "worker", "jvm")
 STOPPED = 128 + signal.SIGTERM
+STARTED_S = 15.0
+"""About when a stream has written its first predictions."""
 
 
 def fed(served: World, run_id: str, **variables: str) -> World:
@@ -37,18 +39,24 @@ def fed(served: World, run_id: str, **variables: str) -> World:
 def stream_through_kills(run: World, whole: int, victims: Sequence[str], checkpoint: Path, limit: int) -> None:
     """Kill each victim at a random moment, start the stream again where it has ended, until it is served.
 
-    whole: predictions that there will be; limit: minutes of a micro-batch.
+    Half of the moments are counted from the start of the process, so that some lie in its start and in the repetition
+    of what was not done, the others from new predictions. whole: predictions that there will be; limit: minutes of a
+    micro-batch.
     """
     arguments = ("--no-feed", "--checkpoint", str(checkpoint), "--set", f"serving.micro_batch_limit={limit}")
-    moments, rows = random.Random(len(victims)), 0
+    moments, rows = random.Random(run.run_id), 0
     job = StreamingJob(run, *arguments)
     for done, victim in enumerate(victims):
-        rows = job.wait_for_rows(rows + moments.randint(1, max(1, (whole - rows) // (len(victims) - done + 1))))
-        time.sleep(moments.uniform(0, 0.5))
-        job.kill(victim)
+        if moments.random() < 0.5:
+            time.sleep(moments.uniform(0, STARTED_S))
+        else:
+            rows = job.wait_for_rows(rows + moments.randint(1, max(1, (whole - rows) // (len(victims) - done + 1))))
+            time.sleep(moments.uniform(0, 0.5))
+        job.kill(victim, moments)
         if victim != "worker" or job.process.poll() is not None:
             status, errors = job.ended()
-            assert status != 0
+            if status == 0:  # served before the kill
+                break
             assert victim != "jvm" or errors.splitlines()[-1].startswith("stockflow: "), errors
             job = StreamingJob(run, *arguments)
     status, errors = job.ended()
@@ -97,7 +105,7 @@ def test_an_s3_that_is_gone_for_ten_seconds_is_waited_for(served: World, tmp_pat
     cut = {contract.ENV_AWS_ENDPOINT_URL: f"http://127.0.0.1:{port}"}
     run = fed(served, "cut-off")
     with relayed(port, target):
-        arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=5")
+        arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=20")
         job = StreamingJob(run.with_run("cut-off", **cut), *arguments)
         job.run = run
         job.wait_for_rows(100)
@@ -112,7 +120,7 @@ def test_a_stream_that_is_told_to_stop_finishes_its_micro_batch_and_goes_on_late
     served: World, tmp_path: Path
 ) -> None:
     run = fed(served, "stopped")
-    arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=5")
+    arguments = ("--no-feed", "--checkpoint", str(tmp_path), "--set", "serving.micro_batch_limit=20")
     job = StreamingJob(run, *arguments)
     job.wait_for_rows(1)
     psutil.Process(job.process.pid).send_signal(signal.SIGTERM)
@@ -128,6 +136,22 @@ def test_a_stream_that_is_told_to_stop_finishes_its_micro_batch_and_goes_on_late
         " set it so, or start a new run id"
     )
     run.must("serve", *arguments)
+    assert_same_predictions(run, served)
+
+
+@pytest.mark.chaos
+def test_a_stream_that_was_done_but_for_its_result_ends_when_it_is_started_again(served: World, tmp_path: Path) -> None:
+    run = fed(served, "done")
+    end_key = contract.feed_end_key(run.run_id)
+    end = run.market.get(end_key)
+    run.market.delete(end_key)
+    arguments = ("--no-feed", "--checkpoint", str(tmp_path))
+    job = StreamingJob(run, *arguments)
+    job.wait_for_rows(len(predictions(served)))
+    psutil.Process(job.process.pid).send_signal(signal.SIGTERM)
+    assert job.ended()[0] == STOPPED
+    run.market.put(end_key, end)
+    run.must("serve", *arguments, "--set", "serving.idle_timeout_s=5")
     assert_same_predictions(run, served)
 
 

@@ -61,3 +61,9 @@ def test_a_minute_s_bars_are_the_same_whoever_makes_them_and_others_in_the_next(
 def test_numbers_of_tickers_that_are_none_are_refused() -> None:
     with pytest.raises(SettingsError, match="--tickers 'many' are not whole numbers by commas"):
         read_serving_options(["--tickers", "many"])
+
+
+@pytest.mark.parametrize("batches", ["0", "381"])
+def test_a_row_has_at_least_a_micro_batch_and_no_more_than_a_session_s(batches: str) -> None:
+    with pytest.raises(SettingsError, match="--batches must be from 1 to 380"):
+        read_serving_options(["--batches", batches])

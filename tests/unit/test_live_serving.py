@@ -18,7 +18,7 @@ from app.processes import StopSignals
 from app.serving.batch_metrics import BatchMetrics
 from app.serving.health import StreamHealth
 from app.serving.run import _fed, _Hours, _Watch
-from app.serving.sources import Source
+from app.serving.sources import Begin, Source, make_source
 from app.serving.stream import Watch, _until_fed
 from app.settings import ServingSettings
 from tests.fakes import bucket, make_sessions
@@ -88,6 +88,15 @@ def test_a_quiet_stream_waits_in_the_session_and_ends_after_it() -> None:
 
     quiet_stream(watch_at(clock), on_poll)
     assert len(polls) >= 24  # and idle_timeout_s more, for ticks that are still on their way
+
+
+def test_a_stream_that_was_done_but_for_its_result_ends_without_another_tick() -> None:
+    """It was killed after its last micro-batch."""
+    market, settings = bucket(), ServingSettings(idle_timeout_s=60, poll_s=0.01)
+    market.put_json(contract.feed_end_key("r"), {"last_key": "k2"})
+    source = make_source(Begin("r", "models", "m", ""), settings, market)
+    query: Any = SimpleNamespace(isActive=True, recentProgress=[])
+    _until_fed(query, settings, source, Watch(), "k2")
 
 
 def test_a_quiet_replay_fails() -> None:
