@@ -14,7 +14,7 @@ from typing import Any
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql.functions import expr
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.streaming.query import StreamingQuery
@@ -113,21 +113,6 @@ def _on_this_machine(builder: SparkSession.Builder, settings: ServingSettings) -
     )
 
 
-def forecasts(spark: SparkSession, place: StreamPlace, settings: ServingSettings, source: Source) -> DataFrame:
-    """The streaming frame of predictions: all tickers of a micro-batch scored together, by bucket."""
-    keys = ", ".join(f"{key}L" for key in bucket_keys(spark, settings.buckets, settings.partitions))
-    return (
-        spark.readStream.format(source.name)
-        .options(**source.options)
-        .load()
-        .withColumn("bucket", expr(f"element_at(array({keys}), int(pmod(xxhash64(ticker), {settings.buckets})) + 1)"))
-        .groupBy("bucket")
-        .applyInPandasWithState(
-            bucket_scorer(place), OUTPUT_SCHEMA, STATE_SCHEMA, "append", GroupStateTimeout.NoTimeout
-        )
-    )
-
-
 def bucket_keys(spark: SparkSession, buckets: int, partitions: int) -> list[int]:
     """A key for each bucket, by which Spark deals the buckets to its partitions in turn.
 
@@ -148,10 +133,19 @@ def start_query(
     sink: PredictionSink,
     checkpoint: CheckpointFolder,
 ) -> StreamingQuery:
-    """Let the query run."""
+    """Let predictions stream from the source into the sink: all tickers of a micro-batch scored together, by bucket."""
+    keys = ", ".join(f"{key}L" for key in bucket_keys(spark, settings.buckets, settings.partitions))
+    ticks = spark.readStream.format(source.name).options(**source.options).load()
+    bucket = expr(f"element_at(array({keys}), int(pmod(xxhash64(ticker), {settings.buckets})) + 1)")
+    forecasts = (
+        ticks.withColumn("bucket", bucket)
+        .groupBy("bucket")
+        .applyInPandasWithState(
+            bucket_scorer(place), OUTPUT_SCHEMA, STATE_SCHEMA, "append", GroupStateTimeout.NoTimeout
+        )
+    )
     return (
-        forecasts(spark, place, settings, source)
-        .writeStream.foreachBatch(sink)
+        forecasts.writeStream.foreachBatch(sink)
         .option("checkpointLocation", checkpoint.uri)
         .trigger(processingTime=f"{settings.trigger_s} seconds")
         .start()
