@@ -26,6 +26,7 @@ Every object is written whole under its final, deterministic key: a repeat overw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from typing import Final, NamedTuple
 
@@ -47,6 +48,8 @@ ENV_NOW: Final = "STOCKFLOW_NOW"
 """ISO 8601 instant at which the run's clock stands; unset means the machine's clock."""
 ENV_SETTINGS: Final = "STOCKFLOW_SETTINGS"
 """JSON object of setting overrides, ``{"training": {"epochs": 3}}``."""
+ENV_SETTINGS_FILE: Final = "STOCKFLOW_SETTINGS_FILE"
+"""The settings file of a command line; unset means the one of the current folder, if there is one, empty means none."""
 ENV_PROGRESS: Final = "STOCKFLOW_PROGRESS"
 """``json`` makes a phase print its progress as JSON lines on standard output."""
 ENV_CACHE_DIR: Final = "STOCKFLOW_CACHE_DIR"
@@ -401,9 +404,14 @@ PREDICTIONS_PREFIX: Final = "predictions/"
 LATEST_PREDICTIONS_KEY: Final = "latest.json"
 
 
+def predictions_day_prefix(day: date) -> str:
+    """Prefix of all predictions for bars of one day; those of later days follow it."""
+    return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/"
+
+
 def predictions_run_prefix(day: date, run_id: str) -> str:
     """Prefix of a run's predictions for bars of one day; keys of another run may begin with it too."""
-    return f"{PREDICTIONS_PREFIX}dt={day.isoformat()}/{run_id}-"
+    return f"{predictions_day_prefix(day)}{run_id}-"
 
 
 def predictions_key(day: date, run_id: str, micro_batch: int) -> str:
@@ -416,6 +424,16 @@ def predictions_micro_batch(key: str) -> int:
     return int(key.rpartition("-")[2].removesuffix(".parquet"))
 
 
+def predictions_day(key: str) -> date:
+    """The day of a predictions object."""
+    return date.fromisoformat(key.removeprefix(f"{PREDICTIONS_PREFIX}dt=").partition("/")[0])
+
+
 def predictions_run(key: str) -> str:
     """The run that wrote a predictions object."""
     return key.rpartition("/")[2].rpartition("-")[0]
+
+
+def predictions_of_run(keys: Iterable[str], run_id: str) -> list[str]:
+    """Those of the keys below `predictions_run_prefix` that are the run's own."""
+    return [key for key in keys if predictions_run(key) == run_id]

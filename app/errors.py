@@ -59,7 +59,7 @@ class ObjectMissing(StorageError):
 
 
 class ObjectChanged(StorageError):
-    """Somebody else wrote the object between the reading and the writing of it."""
+    """Somebody else wrote the object between the reading and the writing of it, or between two parts of its reading."""
 
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"s3://{bucket}/{key} was changed by somebody else meanwhile: it is left as it is; try again")

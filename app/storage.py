@@ -95,17 +95,23 @@ class Bucket:
         return self._get(key)
 
     def open(self, key: str) -> BinaryIO:
-        """The object as a file that is read in parts; ObjectMissing when there is none."""
-        return io.BufferedReader(_ObjectFile(self, key, self.size(key)), _READ_AHEAD)
+        """The object as a file that is read in parts; ObjectMissing when there is none.
 
-    def size(self, key: str) -> int:
-        """Bytes of an object; ObjectMissing when there is none."""
+        What is read is of the object that was there when it was opened: ObjectChanged when another one has taken its
+        place, and it has to be opened again.
+        """
+        return io.BufferedReader(_ObjectFile(self, key, *self.size_tagged(key)), _READ_AHEAD)
+
+    def size_tagged(self, key: str) -> tuple[int, str]:
+        """Bytes of an object and its ETag; ObjectMissing when there is none."""
         with self._storage_errors(key):
-            return int(self._client.head_object(Bucket=self.name, Key=key)["ContentLength"])
+            told = self._client.head_object(Bucket=self.name, Key=key)
+        return int(told["ContentLength"]), str(told["ETag"])
 
-    def get_range(self, key: str, first: int, size: int) -> bytes:
-        """`size` bytes of an object from byte `first` on."""
-        return self._get(key, Range=f"bytes={first}-{first + size - 1}")[0]
+    def get_range(self, key: str, first: int, size: int, tag: str = "") -> bytes:
+        """`size` bytes of an object from byte `first` on; ObjectChanged when its ETag is not `tag`, if one is given."""
+        condition = {"IfMatch": tag} if tag else {}
+        return self._get(key, Range=f"bytes={first}-{first + size - 1}", **condition)[0]
 
     def delete(self, key: str) -> None:
         """Remove one object; one that is not there is no error."""
@@ -144,7 +150,7 @@ class Bucket:
         return json.loads(self.get(key))
 
     def _get(self, key: str, **part: str) -> tuple[bytes, str]:
-        """An object, or a part of it, and its ETag."""
+        """An object, or a part of it, and its ETag. part: of the call, beside the object's name."""
         with self._storage_errors(key):
             for left in reversed(range(_BODY_TRIES)):
                 answer = self._client.get_object(Bucket=self.name, Key=key, **part)
@@ -177,11 +183,11 @@ class Bucket:
 
 
 class _ObjectFile(io.RawIOBase):
-    """An object of a bucket, each read a request of its own."""
+    """An object of a bucket, each read a request of its own, all of the same version of it."""
 
-    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+    def __init__(self, bucket: Bucket, key: str, size: int, tag: str) -> None:
         super().__init__()
-        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
+        self._bucket, self._key, self._size, self._tag, self._at = bucket, key, size, tag, 0
 
     def readable(self) -> bool:
         return True
@@ -200,7 +206,7 @@ class _ObjectFile(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
-        buffer[:wanted] = self._bucket.get_range(self._key, self._at, wanted)
+        buffer[:wanted] = self._bucket.get_range(self._key, self._at, wanted, self._tag)
         self._at += wanted
         return wanted
 

@@ -18,12 +18,12 @@ PARQUET_TYPE: Final = "application/vnd.apache.parquet"
 
 def put_table(
     bucket: Bucket, key: str, table: pa.Table, groups: Sequence[int] = (), *, replaces: str | None = None
-) -> None:
-    """Write a table as one zstd Parquet object.
+) -> str:
+    """Write a table as one zstd Parquet object; returns its ETag.
 
     groups: rows of each of its row groups, all of them together; replaces: as in Bucket.put.
     """
-    bucket.put(key, parquet(table, groups), PARQUET_TYPE, replaces=replaces)
+    return bucket.put(key, parquet(table, groups), PARQUET_TYPE, replaces=replaces)
 
 
 def parquet(table: pa.Table, groups: Sequence[int] = ()) -> bytes:
@@ -41,9 +41,15 @@ def parquet(table: pa.Table, groups: Sequence[int] = ()) -> bytes:
 
 def get_table(bucket: Bucket, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet object, only `columns` of it when given."""
+    return get_tagged_table(bucket, key, columns)[0]
+
+
+def get_tagged_table(bucket: Bucket, key: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, str]:
+    """As get_table, and the object's ETag."""
+    body, tag = bucket.get_tagged(key)
     try:
         # Without threads: pyarrow 26's pool aborted one in three processes that ended soon after such a read.
-        return pq.read_table(io.BytesIO(bucket.get(key)), columns=columns, use_threads=False)
+        return pq.read_table(io.BytesIO(body), columns=columns, use_threads=False), tag
     except pa.ArrowInvalid as exc:
         raise StorageError(f"s3://{bucket.name}/{key} is not a Parquet object: {exc}") from exc
 

@@ -69,10 +69,12 @@ class FakeS3:
         return {"ETag": self.objects[call["Key"]].etag}
 
     def get_object(self, **call: Any) -> dict[str, Any]:
-        """An object's body, or the part of it that Range names, or NoSuchKey."""
+        """An object's body, or the part of it that Range names, if it is what IfMatch says; or NoSuchKey."""
         self._fail_as_told()
         if call["Key"] not in self.objects:
             raise client_error("NoSuchKey")
+        if call.get("IfMatch", self.objects[call["Key"]].etag) != self.objects[call["Key"]].etag:
+            raise client_error("PreconditionFailed")
         body = self.objects[call["Key"]].body
         first, last = map(int, call.get("Range", f"bytes=0-{len(body)}").removeprefix("bytes=").split("-"))
         if first >= max(1, len(body)):
@@ -82,11 +84,12 @@ class FakeS3:
         return {"Body": io.BytesIO(body[sent.start : sent.stop]), "ETag": self.objects[call["Key"]].etag}
 
     def head_object(self, **call: Any) -> dict[str, Any]:
-        """An object's size, or the bare 404 that an answer without a body can tell."""
+        """An object's size and ETag, or the bare 404 that an answer without a body can tell."""
         self._fail_as_told()
         if call["Key"] not in self.objects:
             raise client_error("404", "HeadObject")
-        return {"ContentLength": len(self.objects[call["Key"]].body)}
+        found = self.objects[call["Key"]]
+        return {"ContentLength": len(found.body), "ETag": found.etag}
 
     def delete_object(self, **call: Any) -> None:
         """Whatever was there is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from queue import SimpleQueue
 
 from app import contract
 from app.clock import Clock
@@ -19,9 +20,18 @@ class BatchMetrics:
     def __init__(self, clock: Clock, emit: Emit) -> None:
         self._clock, self._emit = clock, emit
         self._told = clock()
+        self._summaries: SimpleQueue[BatchSummary] = SimpleQueue()
 
-    def __call__(self, summary: BatchSummary) -> None:
-        """Publish what one micro-batch came to."""
+    def add(self, summary: BatchSummary) -> None:
+        """Note what a micro-batch came to, for `publish`: a call to CloudWatch shall not hold up the next one."""
+        self._summaries.put(summary)
+
+    def publish(self) -> None:
+        """Publish what micro-batches came to since the last time."""
+        while not self._summaries.empty():
+            self._tell(self._summaries.get())
+
+    def _tell(self, summary: BatchSummary) -> None:
         self._told = self._clock()
         metrics = {
             contract.METRIC_PREDICTIONS: float(summary.predictions),

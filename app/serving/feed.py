@@ -54,16 +54,17 @@ def replay_session(
 ) -> dict[str, Any]:
     """Write the stored bars of `session` as ticks, `speed` times as fast as they happened.
 
-    Each minute is a poll of its own, so that a repeated replay writes the same ones. Returns, and stores last, what
-    was written: the stream takes it as the end of the feed.
+    Each minute is a poll of its own; a replay that is started again goes on after those that are written. Returns, and
+    stores last, what was written: the stream takes it as the end of the feed.
     """
     bars = read_bars(market, [session], plan.tickers)
     ts = bar_starts(bars)
-    started = now_s()
     minutes = np.unique(ts)
-    for seq, minute in enumerate(minutes):
-        due_s = (int(minute) - int(minutes[0])) / speed
+    done = int(np.isin(minutes, bar_starts(writer.resume())).sum())
+    started = now_s()
+    for seq, minute in enumerate(minutes[done:], done + 1):
+        due_s = (int(minute) - int(minutes[done])) / speed
         sleep(max(0.0, started + due_s - now_s()))
         writer.put(bars.filter(ts == minute))
-        report(seq + 1, len(minutes), "minutes fed")
+        report(seq, len(minutes), "minutes fed")
     return writer.end()

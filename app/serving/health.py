@@ -22,15 +22,18 @@ _EVERY: Final = timedelta(seconds=10)
 class StreamHealth:
     """Writes contract.stream_health_key while the stream runs, and how it ended: finished, stopped or failed.
 
-    counted: since this process began. model_id: in use; it follows the promoted one.
+    counted: since the stream first began, but for the last seconds before each time that it was killed. model_id: in
+    use; it follows the promoted one.
     """
 
-    def __init__(self, market: Bucket, run_id: str, clock: Clock, model_id: str) -> None:
+    def __init__(self, market: Bucket, run_id: str, clock: Clock, model_id: str, *, resumed: bool = False) -> None:
         self.model_id = model_id
         self.counted = Counter({"predictions": 0, "ticks": 0, **asdict(TickCounts())})
         self._market, self._key, self._clock = market, contract.stream_health_key(run_id), clock
         self._refused, self._micro_batch, self._newest_ts = "", -1, 0
         self._written: datetime | None = None
+        if resumed:
+            self._go_on()
 
     def add(self, summary: BatchSummary) -> None:
         """Count one micro-batch."""
@@ -46,6 +49,14 @@ class StreamHealth:
         """Write it when it was not written for some seconds. An S3 that does not answer is no reason to stop."""
         if self._written is None or self._clock() - self._written >= _EVERY:
             self._write("running", "")
+
+    def _go_on(self) -> None:
+        """Count on from what an earlier process wrote, if it did."""
+        try:
+            told = self._market.get_json(self._key)
+            self.counted.update({name: int(told[name]) for name in self.counted})
+        except (StorageError, ValueError, KeyError, TypeError):
+            return
 
     def __enter__(self) -> StreamHealth:
         return self

@@ -70,6 +70,10 @@ class FedBars:
         """Start of a ticker's newest bar (epoch s)."""
         return int(self._fed[ticker].ts[-1]) if ticker in self._fed else None
 
+    def bars(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._fed.values()))
+
     def any_at(self, ts: int) -> bool:
         """Whether any ticker has a bar of this minute or a later one."""
         return any(bars.ts[-1] >= ts for bars in self._fed.values())
@@ -111,7 +115,7 @@ class _LiveFeed:
         self._tickers = plan.tickers
         self._answered_s = dict.fromkeys(plan.tickers, 0.0)
         self._said = ""
-        self._missed = {"polls": 0, "polls_in_part": 0, "polls_skipped": 0}
+        self._missed = {"polls": 0, "polls_in_part": 0, "polls_skipped": 0}  # by this process
 
     async def run(self) -> dict[str, Any]:
         """From before the open to the end of the feed."""
@@ -172,7 +176,8 @@ class _LiveFeed:
         silent_tickers = [ticker for ticker in self._tickers if ticker not in self._fed]
         if len(silent_tickers) == len(self._tickers):
             raise YahooError(f"Yahoo gave no bar of {self._session.day}: {self._said or 'every answer was empty'}")
-        return self._writer.end(missed={**self._missed, "tickers": silent_tickers})
+        minutes = self._session.minutes * (len(self._tickers) - len(silent_tickers)) - self._fed.bars()
+        return self._writer.end(missed={**self._missed, "tickers": silent_tickers, "minutes": minutes})
 
     def _due_after(self, now_s: float) -> float:
         """The next poll: so long after the end of a minute."""

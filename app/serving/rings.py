@@ -22,7 +22,7 @@ from app.contract import BAR_S
 from app.dataset.features import FloatArray, Minute, Rows, minute_features
 from app.dataset.spec import Spec
 from app.dataset.windows import Index
-from app.serving.ticks import CLOSE, HIGH, LOW, MARKET_RETURN, OPEN, VOLUME, Bars, TickCounts, Ticks, screen
+from app.serving.ticks import CLOSE, HIGH, LOW, MARKET_RETURN, OPEN, VOLUME, Bars, TickCounts, Ticks, screen, turns
 from app.sessions import Session
 
 _NEVER = -1
@@ -127,13 +127,19 @@ class Rings:
         return both
 
     def apply(self, ticks: Ticks, sessions: Sequence[Session]) -> tuple[ReadyWindows, TickCounts]:
-        """Take the bars in, in time order; returns the windows that they complete and what became of the bars.
+        """Take the bars in, poll by poll; returns the windows that they complete and what became of the bars.
 
         sessions: those that bars may belong to, ascending; bars outside of them are skipped. A minute's window is
         returned when its first bar is taken in, and not again when another bar changes it.
         """
         place = {ticker: i for i, ticker in enumerate(self.tickers)}
-        which = np.array([place[ticker] for ticker in ticks.ticker], np.int64)
+        who = np.array([place[ticker] for ticker in ticks.ticker], np.int64)
+        done = [self._apply_turn(ticks.part(turn), who[turn], sessions) for turn in turns(ticks, who)]
+        ready = _concatenate([ready for ready, _ in done], self.spec)
+        return ready, TickCounts.sum_of(counts for _, counts in done)
+
+    def _apply_turn(self, ticks: Ticks, which: Index, sessions: Sequence[Session]) -> tuple[ReadyWindows, TickCounts]:
+        """Bars of one poll of each ticker, in time order."""
         chosen, session_ts, counts = screen(ticks, which, sessions, self.last_ts, self.watermark)
         who, ts, bars = which[chosen], ticks.ts[chosen], ticks.bars[chosen]
         place_of = (ts - session_ts) // BAR_S % self.watermark

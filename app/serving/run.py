@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
+
+from pyspark.sql import SparkSession
 
 from app import contract
 from app.clock import Clock, system_clock
@@ -19,24 +20,25 @@ from app.metrics import Emit, emitter
 from app.processes import Child, StopSignals, stop_signals
 from app.progress import Report
 from app.serving.batch_metrics import BatchMetrics
+from app.serving.begun import begin_stream
 from app.serving.checkpoint import CheckpointFolder, checkpoint_uri
 from app.serving.feed import FEED_SAYS, served_session
 from app.serving.health import StreamHealth
 from app.serving.score_bucket import StreamPlace
-from app.serving.scoring import Promoted, checked_scorer, promoted_model, read_spec
-from app.serving.sink import BatchSummary, PredictionSink
+from app.serving.scoring import checked_scorer, promoted_model, read_spec
+from app.serving.sink import BatchSummary, Before, PredictionSink, next_micro_batch, stored_before
 from app.serving.sources import Begin, make_source
 from app.serving.stream import Watch, run_stream, running_spark
 from app.serving.stream_bucket import stream_bucket
 from app.serving.stream_reader import Offset
-from app.serving.warm import write_warm_state
-from app.sessions import Session
+from app.serving.warm import WARM_SESSIONS, write_warm_state
+from app.sessions import Session, sessions_between
 from app.settings import Place, ServingSettings, Settings
 from app.storage import Bucket
 from app.tables import get_table
 
-_TIED: Final = ("feed", "source", "kinesis_stream", "buckets", "partitions", "watermark_min")
-"""Settings that the state in a checkpoint, its offsets, or the session that is streamed belong to."""
+_WARM_DAYS: Final = timedelta(days=14)
+"""In which there are sessions enough, whatever the holidays."""
 _FEED_MARGIN_S: Final = 120.0
 """What the last poll of a live feed may take after `serving.grace_s`."""
 
@@ -58,7 +60,7 @@ def run_serving(
     temporary folder; a restarted stream goes on from there. with_feed: start the feed too; otherwise
     somebody else runs `stockflow feed`. SIGTERM and SIGINT end it after the micro-batch that runs, and a second one
     at once. Raises AlreadyServed, and ServingError when the stream or the feed fails, no tick gave a prediction, or a
-    checkpoint belongs to other settings.
+    checkpoint belongs to other settings. One that is lost is no loss: see _checkpoint.
     """
     market, models, predictions = (
         Bucket(name) for name in (place.market_bucket, place.model_bucket, place.predictions_bucket)
@@ -66,50 +68,79 @@ def run_serving(
     clock, serving = system_clock, settings.serving
     plan = read_plan(place.run_id, market)
     session = served_session(plan, serving.feed, clock(), market)
-    sessions = tuple(sorted({*plan.sessions, session}))
-    promoted = promoted_model(models)
+    sessions = plan.sessions if serving.feed == "replay" else _with_those_before(session)
     if market.exists(contract.result_key(place.run_id, "serve")):
         raise AlreadyServed(place.run_id)
-    stream_id = _stream_id(place.run_id, serving, market)
+    if not market.exists(contract.stream_key(place.run_id)):
+        promoted_model(models)  # told before Java starts
     with running_spark(serving) as spark:
-        folder = CheckpointFolder(spark, checkpoint_uri(checkpoint, stream_id))
-        _refuse_to_double(place.run_id, session.day, predictions, folder)
+        folder, before = _checkpoint(spark, checkpoint, place.run_id, serving, market, predictions, session.day)
         planned = folder.planned()
-        if planned:
-            model_id = str(json.loads(planned)["model_id"])
-            spec = read_spec(models, model_id)
-        else:
-            model_id, spec = promoted.model_id, _spec_of_first_model(models, promoted)
+        model_id, spec = _model(models, planned)
         total = _expected(plan, session, market) * len(spec.horizons_min)
-        health = StreamHealth(market, place.run_id, clock, model_id)
+        health = StreamHealth(market, place.run_id, clock, model_id, resumed=bool(planned))
         metrics = BatchMetrics(clock, _emitter(environ))
 
         def on_batch(summary: BatchSummary) -> None:
             report(sink.written, total, "predictions")
-            metrics(summary)
+            metrics.add(summary)
             health.add(summary)
 
-        sink = PredictionSink(stream_bucket(predictions.name), place.run_id, clock, serving.object_rows, on_batch)
+        stored = stream_bucket(predictions.name)
+        sink = PredictionSink(stored, place.run_id, clock, serving.object_rows, on_batch, before)
         if not planned:  # a ticker that comes later starts from the same windows after a restart
             write_warm_state(place.run_id, market, sessions, session, plan.tickers, spec, serving.watermark_min)
         report(0, total, "predictions")
         known = frozenset(plan.tickers), sessions, session.open_ts
         stream = StreamPlace(place.run_id, market.name, models.name, *known, serving.watermark_min)
         source = make_source(Begin(place.run_id, models.name, model_id, planned), serving, market)
-        with health, stop_signals() as stopped, _feed(settings, environ, with_feed) as feed_alive:
-            hours = None if serving.feed == "replay" else _Hours(session, serving.grace_s, clock)
-            watch = _Watch(feed_alive, hours, stopped, metrics, health)
-            run_stream(spark, stream, serving, source, sink, folder, watch)
-        stored = stream_bucket(market.name), stream_bucket(predictions.name)  # served: it shall not fail any more
-        finish(_result(plan, session, health, spec, *stored))
+        with health:
+            with stop_signals() as stopped, _feed(settings, environ, with_feed) as feed_alive:
+                hours = None if serving.feed == "replay" else _Hours(session, serving.grace_s, clock)
+                watch = _Watch(feed_alive, hours, stopped, metrics, health)
+                run_stream(spark, stream, serving, source, sink, folder, watch)
+                metrics.publish()
+            # All is predicted: an S3 that fails for a while shall not be the end now.
+            finish(_result(plan, session, health, spec, stream_bucket(market.name), stored))
         with suppress(ServingError):  # the run is served: a checkpoint that stays is of no use and no harm
             folder.remove()
 
 
-def _spec_of_first_model(models: Bucket, promoted: Promoted) -> Spec:
-    """That of the model with which a stream begins: there is none before it to go on with, so it must be able to."""
+def _with_those_before(session: Session) -> tuple[Session, ...]:
+    """A session of the running market and, by the exchange's calendar, those before it that windows are warmed from."""
+    return tuple(sessions_between(session.day - _WARM_DAYS, session.day)[-1 - WARM_SESSIONS :])
+
+
+def _checkpoint(
+    spark: SparkSession,
+    parent: str | None,
+    run_id: str,
+    settings: ServingSettings,
+    market: Bucket,
+    predictions: Bucket,
+    day: date,
+) -> tuple[CheckpointFolder, Before]:
+    """The folder that the run's stream goes on from, and what is stored from before that folder's first micro-batch.
+
+    Where the folder is gone, though predictions are stored, the stream begins again in a new one, from the first tick,
+    and leaves out what is stored.
+    """
+    stream = begin_stream(run_id, settings, market)
+    folder = CheckpointFolder(spark, checkpoint_uri(parent, stream.stream_id))
+    if not folder.exists() and (after := next_micro_batch(predictions, run_id, day)):
+        stream = begin_stream(run_id, settings, market, instead_of=stream, micro_batches=after)
+        folder = CheckpointFolder(spark, checkpoint_uri(parent, stream.stream_id))
+    return folder, stored_before(predictions, run_id, day, stream.micro_batches)
+
+
+def _model(models: Bucket, planned: str) -> tuple[str, Spec]:
+    """The model of the last micro-batch that was planned, else the promoted one, which must be able to forecast."""
+    if planned:
+        model_id = str(json.loads(planned)["model_id"])
+        return model_id, read_spec(models, model_id)
+    promoted = promoted_model(models)
     try:
-        return checked_scorer(models, promoted).spec
+        return promoted.model_id, checked_scorer(models, promoted).spec
     except ServingError as exc:
         raise ServingError(f"model {promoted.model_id} cannot serve: {exc}: promote another one") from exc
 
@@ -157,6 +188,7 @@ class _Watch(Watch):
         return self._stopped.asked
 
     def polled(self) -> None:
+        self._metrics.publish()
         if self._hours is None or self._hours.begun():
             self._metrics.alive()
         self._health.write_now_and_then()
@@ -169,15 +201,16 @@ class _Watch(Watch):
 def _result(
     plan: Plan, session: Session, health: StreamHealth, spec: Spec, market: Bucket, predictions: Bucket
 ) -> dict[str, Any]:
-    """What the phase stores at its end; ServingError when there were ticks and no prediction came of them."""
+    """What the phase stores at its end; ServingError when no prediction was made."""
     fed = _fed(plan, session, health, market)
-    written = _count_predictions(predictions, plan.run_id, session.day)
-    if fed["ticks"] and not written:
+    day, written = session.day.isoformat(), _count_predictions(predictions, plan.run_id, session.day)
+    if not written and not fed["ticks"]:
+        raise ServingError(f"no tick of {day} came: start `stockflow feed` beside the stream")
+    if not written:
         raise ServingError(f"none of {fed['ticks']} ticks completed a window of {spec.window_min} minutes")
-    day = session.day.isoformat()
     return {
         "rows": written,
-        "where": f"s3://{predictions.name}/{contract.PREDICTIONS_PREFIX}dt={day}/",
+        "where": f"s3://{predictions.name}/{contract.predictions_day_prefix(session.day)}",
         "model_id": health.model_id,
         "horizons_min": list(spec.horizons_min),
         "day": day,
@@ -193,40 +226,15 @@ def _fed(plan: Plan, session: Session, health: StreamHealth, market: Bucket) -> 
     try:
         fed: dict[str, Any] = market.get_json(contract.feed_end_key(plan.run_id))
     except ObjectMissing:
-        if not health.counted["ticks"]:
-            raise ServingError(f"no tick of {session.day} came: start `stockflow feed` beside the stream") from None
         again = health.counted["duplicate"] + health.counted["revised"]
         fed = {"ticks": health.counted["ticks"] - again, "objects": session.minutes}
     return fed
 
 
-def _stream_id(run_id: str, settings: ServingSettings, market: Bucket) -> str:
-    """The name of the run's stream, given once: a checkpoint of another bucket's run of this name is not taken.
-
-    ServingError when it was begun with other settings, to which the state in its checkpoint belongs.
-    """
-    key = contract.stream_key(run_id)
-    tied = {name: getattr(settings, name) for name in _TIED}
-    try:
-        stream = market.get_json(key)
-    except ObjectMissing:
-        stream_id = f"{run_id}-{uuid.uuid4().hex[:12]}"
-        market.put_json(key, {"stream_id": stream_id, **tied})
-        return stream_id
-    for name, value in tied.items():
-        if stream.get(name, value) != value:
-            raise ServingError(
-                f"the stream of run {run_id} was begun with serving.{name}={stream[name]}, to which its state belongs,"
-                f" and not {value}: set it so, or start a new run id"
-            )
-    return str(stream["stream_id"])
-
-
 def _count_predictions(predictions: Bucket, run_id: str, day: date) -> int:
     """Stored predictions of a run's session, those of a stream before a restart included."""
     found = predictions.keys(contract.predictions_run_prefix(day, run_id))
-    keys = [key for key in found if contract.predictions_run(key) == run_id]
-    return sum(len(get_table(predictions, key, ["ticker"])) for key in keys)
+    return sum(len(get_table(predictions, key, ["ticker"])) for key in contract.predictions_of_run(found, run_id))
 
 
 def feed_command() -> list[str]:
@@ -275,12 +283,6 @@ def _expected(plan: Plan, session: Session, market: Bucket) -> int:
     day = session.day.isoformat()
     held = [t for t in coverage["tickers"] if t["rows"]]
     return sum(session.minutes - int(t["missing"].get(day, 0)) for t in held)
-
-
-def _refuse_to_double(run_id: str, day: date, predictions: Bucket, checkpoint: CheckpointFolder) -> None:
-    """A stream goes on from its checkpoint or starts afresh, but never scores the same ticks into new keys."""
-    if not checkpoint.exists() and _count_predictions(predictions, run_id, day):
-        raise ServingError(f"run {run_id} has predictions but no checkpoint at {checkpoint.uri}: start a new run id")
 
 
 def _emitter(environ: Mapping[str, str]) -> Emit:

@@ -22,6 +22,7 @@ from app.errors import ServingError
 from app.ingest.plan import Plan
 from app.progress import Report, Say, silent
 from app.serving.tick_writer import TickWriter
+from app.serving.ticks import MOST_USD
 from app.sessions import Session
 from app.tables import arrow_schema
 
@@ -34,7 +35,6 @@ _NUMBER: Final = rb"([0-9]{1,15}(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,2})?)"
 _LINE: Final = re.compile(
     rb"([A-Z0-9.^=-]{1,16})> ?\{ ?'Close': ?" + _NUMBER + rb", ?'Volume': ?" + _NUMBER + rb" ?\}\r?"
 )
-_MOST_USD: Final = 1e9
 _MOST_SHARES: Final = 1e10
 _SHOWN: Final = 60
 
@@ -123,7 +123,7 @@ def read_line(line: bytes) -> tuple[str, float, float] | None:
     if found is None:
         return None
     price_usd, shares = float(found[2]), float(found[3])
-    sane = 0 < price_usd <= _MOST_USD and shares <= _MOST_SHARES
+    sane = 0 < price_usd <= MOST_USD and shares <= _MOST_SHARES
     return (found[1].decode(), price_usd, shares) if sane else None
 
 

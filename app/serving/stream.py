@@ -200,15 +200,15 @@ class Watch:
 def _until_fed(query: StreamingQuery, settings: ServingSettings, source: Source, watch: Watch, at: Any) -> None:
     """at: the place up to which micro-batches were done before; None without one."""
     end: Any = None
-    told, moved_s = "", time.monotonic()
+    told, moved_s = -1, time.monotonic()
     while True:
         time.sleep(settings.poll_s)
         watch.polled()
         if not query.isActive:
             raise ServingError(f"the stream failed: {_cause(query.exception())}")
         for progress in query.recentProgress:
-            if progress.timestamp > told and progress.numInputRows:
-                told, moved_s = progress.timestamp, time.monotonic()
+            if progress.batchId > told and progress.numInputRows:
+                told, moved_s = progress.batchId, time.monotonic()
                 at = _tell(watch, progress)
         end = source.end() if end is None else end
         if end is not None and source.reached(at, end):

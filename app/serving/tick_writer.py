@@ -34,19 +34,16 @@ class TickWriter(Protocol):
 class TickObjects:
     """Writes each poll as one object of the market bucket. The keys ascend, whatever minutes the bars are of.
 
-    One that has been resumed writes new objects only: ServingError when another feed of the run is at work beside it.
-    A replay that is repeated writes the same objects again.
+    It writes new objects only: ServingError when another feed of the run is at work beside it.
     """
 
     def __init__(self, market: Bucket, run_id: str, day: date) -> None:
         self._market, self._run_id = market, run_id
         self._day, self._counted = day, _Counted(day)
         self._last_key, self._newest_ms = "", 0
-        self._replaces: str | None = None
 
     def resume(self) -> pa.Table:
         """As TickWriter.resume."""
-        self._replaces = ""
         keys = self._market.keys(contract.ticks_day_prefix(self._run_id, self._day))
         if not keys:
             return empty_bars()
@@ -64,7 +61,7 @@ class TickObjects:
         self._newest_ms = max(self._newest_ms, int(bar_starts(bars).max()) * 1000)
         self._last_key = contract.ticks_key(self._run_id, self._day, self._newest_ms, self._counted.polls)
         try:
-            put_table(self._market, self._last_key, bars, replaces=self._replaces)
+            put_table(self._market, self._last_key, bars, replaces="")
         except ObjectChanged:
             if get_bars(self._market, self._last_key) != bars:  # else it was we: S3's answer was lost
                 raise ServingError(

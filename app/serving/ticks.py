@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 
@@ -22,6 +22,10 @@ OPEN, HIGH, LOW, CLOSE, VOLUME, MARKET_RETURN = range(6)
 Bars = FloatArray
 """(..., 6): prices in USD, volume in shares, and the market's return, see `columns_of`."""
 _PRICES = ("open", "high", "low", "close")
+MOST_USD = 1e10
+_MOST_SHARES = 2.0**53
+_MOST_RETURN = 10.0
+"""Log return of the market in a minute."""
 _VALUES = (*_PRICES, "volume", "market_return")
 
 
@@ -29,14 +33,17 @@ _VALUES = (*_PRICES, "volume", "market_return")
 class Ticks:
     """Bars of one micro-batch for one bucket, in any order.
 
-    ticker: str (n,); ts: epoch seconds (n,); bars: (n, 6); poll: (n,) of two bars of one ticker and minute, that of the
-    later poll counts.
+    ticker: str (n,); ts: epoch seconds (n,); bars: (n, 6); poll: (n,) in which poll each came, ascending with time.
     """
 
     ticker: npt.NDArray[np.object_]
     ts: Minutes
     bars: Bars
     poll: Minutes
+
+    def part(self, places: Index) -> Ticks:
+        """Those at these places."""
+        return Ticks(self.ticker[places], self.ts[places], self.bars[places], self.poll[places])
 
 
 @dataclass(frozen=True)
@@ -102,26 +109,39 @@ def ticks_from_frame(frame: pd.DataFrame) -> Ticks:
     return Ticks(frame["ticker"].to_numpy(), frame["ts"].to_numpy(), bars, frame["poll"].to_numpy())
 
 
+def turns(ticks: Ticks, who: Index) -> Iterator[Index]:
+    """Places of the bars by the polls of their tickers: those of each ticker's first poll, then of its second ...
+
+    who: (n,) the number of each bar's ticker. Taken in one turn after the other they come to the same, however polls
+    are dealt to micro-batches.
+    """
+    order = np.lexsort((ticks.poll, who))
+    ticker_changes = np.diff(who[order], prepend=-1) != 0
+    poll_changes = ticker_changes | (np.diff(ticks.poll[order], prepend=-1) != 0)
+    number = np.cumsum(poll_changes)
+    turn = number - np.maximum.accumulate(np.where(ticker_changes, number, 0))
+    for each in range(int(turn.max(initial=-1)) + 1):
+        yield order[turn == each]
+
+
 def screen(
     ticks: Ticks, who: Index, sessions: Sequence[Session], last_ts: Minutes, watermark: int
 ) -> tuple[Index, Minutes, TickCounts]:
-    """Which bars may be taken in: of sessions, real ones, not late, of each ticker and minute the last.
+    """Which bars of one turn may be taken in: of sessions, real ones, not late, of each ticker and minute the last.
 
     who: (n,) the number of each bar's ticker; sessions: ascending; last_ts: (tickers,) the newest bar of each. A bar is
-    late when a bar of its ticker that is `watermark` minutes newer, or of a later session, came in a poll before its
-    own: however polls are dealt to micro-batches, the same bars are. Returns their places in `ticks`, the open of each
-    one's session (epoch s), and the counts of the others.
+    late when a bar of its ticker that is `watermark` minutes newer, or of a later session, came in a turn before.
+    Returns their places in `ticks`, the open of each one's session (epoch s), and the counts of the others.
     """
     opens = np.array([session.open_ts for session in sessions], np.int64)
     closes = np.array([session.close_ts for session in sessions], np.int64)
     place = np.searchsorted(opens, ticks.ts, side="right") - 1
     good = (place >= 0) & _are_bars(ticks.bars)
     good[good] = ticks.ts[good] < closes[place[good]]
-    newest = np.full(len(who), -1, np.int64)
-    newest[good] = _newest_before(ticks.poll[good], ticks.ts[good], who[good], last_ts)
+    newest = last_ts[who]
     begun = np.searchsorted(opens, newest, side="right") - 1  # the session that the ticker is in
     late = good & ((place < begun) | (ticks.ts <= newest - watermark * BAR_S))
-    order = np.lexsort((ticks.poll, ticks.ts, who))
+    order = np.lexsort((ticks.ts, who))
     order = order[(good & ~late)[order]]
     again = (np.diff(who[order]) == 0) & (np.diff(ticks.ts[order]) == 0)  # the next one is of the same minute
     values = ticks.bars[order, :MARKET_RETURN]
@@ -132,21 +152,9 @@ def screen(
     return chosen, opens[place[chosen]], counts
 
 
-def _newest_before(poll: Minutes, ts: Minutes, who: Index, last_ts: Minutes) -> Minutes:
-    """For each bar the start of the newest one of its ticker that is held or came in an earlier poll."""
-    order = np.lexsort((poll, who))
-    poll, ts, who = poll[order], ts[order], who[order]
-    apart = who * (1 << 40)  # tickers ascend, so that a running maximum begins anew with each
-    running = np.maximum.accumulate(np.maximum(ts, last_ts[who]) + apart) - apart
-    begins = np.append(True, (np.diff(who) != 0) | (np.diff(poll) != 0))[: len(who)]
-    first = np.maximum.accumulate(np.where(begins, np.arange(len(who)), 0))  # of each bar's ticker and poll
-    before = np.maximum(first - 1, 0)
-    found = np.empty(len(who), np.int64)
-    found[order] = np.where((first > 0) & (who[before] == who), running[before], last_ts[who])
-    return found
-
-
 def _are_bars(bars: Bars) -> npt.NDArray[np.bool_]:
-    """Finite numbers, prices above 0 and volumes that are not below it."""
+    """Finite numbers that a market can bring: a source of others' making may hold any."""
     finite = np.isfinite(bars).all(axis=1)
-    return finite & (bars[:, : CLOSE + 1] > 0).all(axis=1) & (bars[:, VOLUME] >= 0)
+    price, volume = bars[:, : CLOSE + 1], bars[:, VOLUME]
+    prices = ((price > 0) & (price <= MOST_USD)).all(axis=1)
+    return finite & prices & (volume >= 0) & (volume <= _MOST_SHARES) & (np.abs(bars[:, MARKET_RETURN]) <= _MOST_RETURN)

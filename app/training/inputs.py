@@ -60,11 +60,11 @@ class _Unnamed(Bucket):
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as this is
         weakref.finalize(self, self.file.close)
 
-    def size(self, key: str) -> int:
-        """Bytes written so far."""
-        return os.fstat(self.file.fileno()).st_size
+    def size_tagged(self, key: str) -> tuple[int, str]:
+        """Bytes written so far; nobody else writes them."""
+        return os.fstat(self.file.fileno()).st_size, ""
 
-    def get_range(self, key: str, first: int, size: int) -> bytes:
+    def get_range(self, key: str, first: int, size: int, tag: str = "") -> bytes:
         """`size` bytes from byte `first` on."""
         return os.pread(self.file.fileno(), size, first)
 

@@ -45,8 +45,8 @@ def verify_predictions(run_id: str, market: Bucket, predictions: Bucket) -> dict
 
 def _objects(predictions: Bucket, run_id: str, day: date) -> int:
     """How many of the day's objects are this run's."""
-    prefix = contract.predictions_key(day, run_id, 0).rpartition("/")[0]
-    return sum(contract.predictions_run(key) == run_id for key in predictions.keys(f"{prefix}/{run_id}-"))
+    found = predictions.keys(contract.predictions_run_prefix(day, run_id))
+    return len(contract.predictions_of_run(found, run_id))
 
 
 def _check_latest(predictions: Bucket) -> None:

@@ -52,14 +52,19 @@ class StreamingJob:
             time.sleep(0.05)
         return found
 
-    def kill(self, victim: str, choose: random.Random, within_s: float = 60) -> None:
-        """kill -9 of the driver, of Java or of one of the Python processes that Java started, once there is one."""
+    def kill(self, victim: str, choose: random.Random, within_s: float = 60) -> bool:
+        """kill -9 of the driver, of Java or of one of the Python processes that Java started, once there is one.
+
+        False when there was none any more.
+        """
         deadline = time.monotonic() + within_s
         while not (victims := self._victims(victim)) and self.process.poll() is None:
             assert time.monotonic() < deadline, f"no {victim} was started"
             time.sleep(0.05)
         with suppress(psutil.NoSuchProcess, IndexError):  # it has just ended of itself
             choose.choice(victims).kill()
+            return True
+        return False
 
     def _victims(self, victim: str) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -125,16 +124,6 @@ def test_a_checkpoint_of_another_bucket_s_run_of_the_same_name_is_not_taken(serv
     name = served.market.get_json(contract.stream_key(served.run_id))["stream_id"]
     assert name.startswith(f"{served.run_id}-")
     assert not (Path(tempfile.gettempdir()) / "stockflow-streams" / name).exists()  # served: no longer needed
-
-
-def test_a_stream_without_its_checkpoint_is_refused_rather_than_doubled(served: World, tmp_path: Path) -> None:
-    lost = served.copy_run("lost")
-    key = served.predictions.keys(f"{contract.PREDICTIONS_PREFIX}dt=")[0]
-    lost.predictions.put(key.replace(f"/{served.run_id}-", "/lost-"), served.predictions.get(key))
-    shutil.rmtree(tmp_path)
-    done = lost.stockflow("serve", "--checkpoint", str(tmp_path))
-    assert done.returncode == 8
-    assert "has predictions but no checkpoint" in done.stderr
 
 
 def test_a_checkpoint_that_spark_cannot_reach_is_named(trained: World) -> None:

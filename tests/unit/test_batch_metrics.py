@@ -20,7 +20,10 @@ NOW_S = NOW.timestamp()
 def test_a_micro_batch_tells_its_predictions_and_what_became_of_its_ticks() -> None:
     kept: list[Metrics] = []
     summary = BatchSummary(0, 30, 1_700_000_000, 31, TickCounts(4, 3, 2, 1), scoring_s=0.1)
-    BatchMetrics(fixed_clock(NOW), kept.append)(summary)
+    metrics = BatchMetrics(fixed_clock(NOW), kept.append)
+    metrics.add(summary)
+    assert not kept  # the micro-batch does not wait for CloudWatch
+    metrics.publish()
     ticks = {"Ticks": 31, "LateTicks": 4, "DuplicateTicks": 3, "RevisedTicks": 2, "SkippedTicks": 1}
     assert kept == [{"Predictions": 30, **ticks}]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from app.serving.feed import replay_session
 from app.serving.tick_writer import TickObjects
 from app.storage import Bucket
 from app.tables import get_table, put_table
-from tests.fakes import FakeS3, FakeTime, bucket, make_bars, make_sessions
+from tests.fakes import CrashingS3, FakeS3, FakeTime, Killed, bucket, make_bars, make_sessions
 
 BEFORE, SESSION = make_sessions(5, 5)
 PLAN: Plan = make_plan("r", ["A", "B"], (BEFORE, SESSION), shards=1, request_days=7)
@@ -74,12 +75,18 @@ def test_a_feed_that_fell_behind_does_not_wait_until_it_has_caught_up() -> None:
     assert time.slept == pytest.approx([0, 0, 0, 0.5, 1])
 
 
-def test_a_repeated_replay_writes_the_same_objects() -> None:
-    s3 = FakeS3()
-    market = market_of(s3)
-    for _ in range(2):
+@pytest.mark.parametrize("killed_after", [0, 1, 4, 5, 6])
+def test_a_replay_that_is_killed_goes_on_after_what_it_wrote(killed_after: int) -> None:
+    whole, s3 = FakeS3(), CrashingS3()
+    end, market = replay(market_of(whole), speed=1e6, sleep=lambda s: None), market_of(s3)
+    s3.changes_left = killed_after
+    with suppress(Killed):
         replay(market, speed=1e6, sleep=lambda s: None)
-    assert s3.puts[:6] == s3.puts[6:]
+    s3.changes_left = None
+    slept: list[float] = []
+    assert replay(market, speed=60, sleep=slept.append, now_s=lambda: 0.0) == end
+    assert slept[:2] in ([0.0, 1.0], [0.0], [])  # it does not wait for what is written
+    assert s3.objects.keys() == whole.objects.keys()
 
 
 def test_a_session_without_stored_bars_cannot_be_replayed() -> None:

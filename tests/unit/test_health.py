@@ -58,6 +58,17 @@ def test_it_counts_from_the_stream_s_start_and_tells_the_model_and_the_newest_ba
     }
 
 
+def test_a_stream_that_is_started_again_counts_on(s3: FakeS3) -> None:
+    told = health(Clock())
+    told.add(summary(7))
+    told.write_now_and_then()
+    again = StreamHealth(Bucket("market"), "r", Clock(), "m", resumed=True)
+    again.add(summary(8, late=2))
+    assert (again.counted["predictions"], again.counted["late"]) == (6, 2)
+    Bucket("market").put(KEY, b"{")
+    assert not StreamHealth(Bucket("market"), "r", Clock(), "m", resumed=True).counted["predictions"]
+
+
 def test_it_is_written_every_ten_seconds_and_not_more_often(s3: FakeS3) -> None:
     clock = Clock()
     told = health(clock)

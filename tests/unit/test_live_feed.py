@@ -134,7 +134,7 @@ def test_each_minute_is_one_object_written_when_it_has_closed() -> None:
         "ticks": 16,
         "revised": 0,
         "day": SESSION.day.isoformat(),
-        "missed": {"polls": 0, "polls_in_part": 0, "polls_skipped": 0, "tickers": []},
+        "missed": {"polls": 0, "polls_in_part": 0, "polls_skipped": 0, "tickers": [], "minutes": 0},
     }
     assert live.said == []
 
@@ -192,7 +192,7 @@ def test_what_failing_polls_miss_comes_with_a_later_one() -> None:
     assert len(live.keys) == 6
     assert live.minutes(2) == [(ticker, minute) for ticker in "AB" for minute in (2, 3, 4)]
     assert latest_bars(live.polls).equals(to_table(two()))
-    assert end["missed"] == {"polls": 2, "polls_in_part": 0, "polls_skipped": 0, "tickers": []}
+    assert end["missed"] == {"polls": 2, "polls_in_part": 0, "polls_skipped": 0, "tickers": [], "minutes": 0}
     assert live.said == [
         "2 of 2 tickers are not answered (A, B), first: 2 attempts failed, last: 503 Service Unavailable",
         "all 2 tickers are answered again",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ from app.metrics import Metrics
 from app.processes import StopSignals
 from app.serving.batch_metrics import BatchMetrics
 from app.serving.health import StreamHealth
-from app.serving.run import _fed, _Hours, _Watch
+from app.serving.run import _fed, _Hours, _result, _Watch, _with_those_before
 from app.serving.sources import Begin, Source, make_source
 from app.serving.stream import Watch, _until_fed
+from app.sessions import sessions_between
 from app.settings import ServingSettings
 from tests.fakes import bucket, make_sessions
+from tests.models import plain_spec
 from tests.yahoo import minutes_after
 
 BEFORE, SESSION = make_sessions(390, 390)
@@ -107,9 +109,22 @@ def test_a_quiet_replay_fails() -> None:
 def test_what_the_stream_took_stands_for_the_end_that_a_feed_did_not_come_to() -> None:
     market = bucket()
     health = StreamHealth(market, "r", fixed_clock(minutes_after(SESSION, 400)), "m")
-    with pytest.raises(ServingError, match=f"no tick of {SESSION.day} came: start `stockflow feed` beside the stream"):
-        _fed(PLAN, SESSION, health, market)
     health.counted.update(ticks=100, duplicate=3, revised=7)
     assert _fed(PLAN, SESSION, health, market) == {"ticks": 90, "objects": 390}
     market.put_json(contract.feed_end_key("r"), {"ticks": 91, "objects": 389})
     assert _fed(PLAN, SESSION, health, market) == {"ticks": 91, "objects": 389}
+
+
+def test_a_stream_without_a_tick_or_without_a_prediction_has_no_result() -> None:
+    market = bucket()
+    health = StreamHealth(market, "r", fixed_clock(minutes_after(SESSION, 400)), "m")
+    with pytest.raises(ServingError, match=f"no tick of {SESSION.day} came: start `stockflow feed` beside the stream"):
+        _result(PLAN, SESSION, health, plain_spec(60), market, bucket())
+    health.counted.update(ticks=5)
+    with pytest.raises(ServingError, match="none of 5 ticks completed a window of 60 minutes"):
+        _result(PLAN, SESSION, health, plain_spec(60), market, bucket())
+
+
+def test_a_live_stream_is_warmed_from_the_sessions_before_by_the_calendar() -> None:
+    (friday,) = sessions_between(date(2025, 11, 28), date(2025, 11, 28))
+    assert [session.day.day for session in _with_those_before(friday)] == [25, 26, 28]  # Thanksgiving is the 27th

@@ -358,7 +358,7 @@ def test_whatever_comes_late_twice_or_out_of_order_the_state_is_that_of_the_bars
 def test_what_is_late_and_what_is_taken_does_not_depend_on_where_micro_batches_are_cut(
     watermark: int, sent: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:
-    """Bars of two sessions in any order, in up to three versions, each in a poll of its own."""
+    """Bars of two sessions in any order, in up to three versions, each in a poll of its own. Nor does any forecast."""
     sessions = make_sessions(7, 7)
     bars = [
         make_bars(ticker, sessions[minute // 7], [minute % 7], closes=[1.0 + version])
@@ -373,8 +373,9 @@ def test_what_is_late_and_what_is_taken_does_not_depend_on_where_micro_batches_a
             if first < end:
                 ready, counts = rings.apply(ticks_from_table(pa.concat_tables(polls[first:end])), sessions)
                 counted = counted.plus(**asdict(counts))
-                seen += [(ticker, int(at)) for ticker, at in zip(ready.ticker, ready.as_of, strict=True)]
-        found.append((pack(rings), counted.late, sorted(seen)))
+                windows = zip(ready.ticker, ready.as_of, ready.last_price, ready.rows, strict=True)
+                seen += [(ticker, int(at), price, rows.tobytes()) for ticker, at, price, rows in windows]
+        found.append((pack(rings), counted, sorted(seen)))
     assert found[0] == found[1]
 
 

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import contract
 from app.clock import fixed_clock
-from app.serving.sink import BatchSummary, PredictionSink
+from app.errors import ServingError
+from app.serving.sink import BatchSummary, PredictionSink, next_micro_batch, stored_before
 from app.serving.ticks import TickCounts
 from app.storage import Bucket
 from app.tables import arrow_schema, get_table
@@ -269,3 +271,51 @@ def test_another_run_whose_name_begins_alike_is_left_alone() -> None:
         ("r", 3),
         ("r-1", 0),
     }
+
+
+def test_a_stream_that_another_one_overtook_writes_nothing_more() -> None:
+    predictions = bucket()
+    old, new = sink(predictions, full=100), sink(predictions, full=100)
+    for number in (0, 1):
+        old(Batch(("A", at(number), 0.1)), number)
+    new(Batch(("A", at(1), 0.1)), 1)  # it goes on from the checkpoint, and repeats what was not done
+    new(Batch(("A", at(2), 0.2)), 2)
+    with pytest.raises(ServingError, match="another stream of run r is at work: it has written predictions/dt="):
+        old(Batch(("A", at(1), 0.1)), 1)
+    (table,) = [get_table(predictions, key) for key in predictions.keys(contract.PREDICTIONS_PREFIX)]
+    assert table["predicted_return"].to_pylist() == [0.1, 0.1, 0.2]
+
+
+class LosingAnswers(FakeS3):
+    """S3 whose answer to a PUT gets lost, so that botocore asks again."""
+
+    def put_object(self, **call: Any) -> dict[str, Any]:
+        """Keep an object; the second call finds it there."""
+        super().put_object(**call)
+        return super().put_object(**call)
+
+
+def test_a_put_that_had_succeeded_before_it_was_repeated_is_taken_as_our_own() -> None:
+    s3 = LosingAnswers()
+    writer = sink(bucket(s3), full=100)
+    for number in (0, 1):
+        writer(Batch(("A", at(number), 0.1 + number)), number)
+    assert returns_by_object(s3) == {0: [0.1, 1.1]}
+
+
+def test_a_stream_whose_checkpoint_is_lost_goes_on_without_what_is_stored() -> None:
+    s3 = FakeS3()
+    predictions, day = bucket(s3), TUESDAY.day
+    lost = sink(predictions, full=100)
+    lost(Batch(("A", at(0), 0.1), ("B", at(0), 0.1)), 0)
+    lost(Batch(("A", at(1), 0.2)), 1)
+    number = next_micro_batch(predictions, "r", day)
+    assert number == 2
+    for _ in range(2):  # and is killed and started again
+        before = stored_before(predictions, "r", day, number)
+        again = PredictionSink(predictions, "r", fixed_clock(NOW), 100, before=before)
+        again(Batch(("A", at(0), 0.1), ("B", at(0), 0.1), ("A", at(1), 0.2), ("B", at(1), 0.3)), 0)
+        again(Batch(("A", at(2), 0.4)), 1)
+    assert returns_by_object(s3) == {0: [0.1, 0.1, 0.2, 0.3, 0.4]}
+    assert next_micro_batch(predictions, "r", day) == 4
+    assert next_micro_batch(predictions, "other", day) == 0

@@ -93,10 +93,3 @@ def test_of_two_feeds_of_the_running_market_at_once_one_gives_way() -> None:
     one.put(POLLS[1])
     with pytest.raises(ServingError, match=r"another feed of run r is at work: it has written ticks/r/.*: stop one"):
         other.put(POLLS[1].slice(0, 1))
-
-
-def test_a_replay_that_is_repeated_writes_the_same_objects_again() -> None:
-    market = bucket()
-    for poll in (POLLS[0], POLLS[0].slice(0, 1)):
-        TickObjects(market, "r", SESSION.day).put(poll)
-    assert len(market.keys("ticks/")) == 1
