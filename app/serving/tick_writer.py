@@ -80,7 +80,7 @@ class TickRecords:
     """Writes each bar as one record of a Kinesis stream.
 
     Records are not read back: a feed that starts again writes the session's bars again, and the stream counts them as
-    duplicates.
+    late or duplicate.
     """
 
     def __init__(self, market: Bucket, stream: str, run_id: str, day: date, client: Any = None) -> None:
