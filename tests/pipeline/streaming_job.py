@@ -42,7 +42,7 @@ class StreamingJob:
         self.run = run
         self.process = run.popen("serve", *arguments)
 
-    def wait_for_rows(self, rows: int, within_s: float = 90) -> int:
+    def wait_for_rows(self, rows: int, within_s: float = 180) -> int:
         """Until the run has so many predictions, or the stream has ended; returns how many there are."""
         deadline = time.monotonic() + within_s
         while (found := sum(len(get_table(self.run.predictions, key)) for key in prediction_keys(self.run))) < rows:
@@ -52,7 +52,7 @@ class StreamingJob:
             time.sleep(0.05)
         return found
 
-    def kill(self, victim: str, choose: random.Random, within_s: float = 60) -> bool:
+    def kill(self, victim: str, choose: random.Random, within_s: float = 120) -> bool:
         """kill -9 of the driver, of Java or of one of the Python processes that Java started, once there is one.
 
         False when there was none any more.

@@ -133,7 +133,8 @@ def test_a_checkpoint_that_spark_cannot_reach_is_named(trained: World) -> None:
 
 
 def test_serving_without_a_model_says_what_to_run(dataset: World) -> None:
-    elsewhere = dataset.with_run("base", **{contract.ENV_MODEL_BUCKET: dataset.predictions.name})
+    copied = dataset.copy_run("modelless")
+    elsewhere = copied.with_run("modelless", **{contract.ENV_MODEL_BUCKET: dataset.predictions.name})
     done = elsewhere.stockflow("serve")
     assert done.returncode == 8
     assert done.stderr.strip() == (
