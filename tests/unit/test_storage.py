@@ -108,6 +108,30 @@ def test_an_opened_object_reads_as_the_same_bytes_in_a_file_do(size: int, steps:
         assert opened.read() == body
 
 
+def test_a_part_may_be_asked_of_one_version_of_an_object_alone() -> None:
+    held = bucket()
+    tag = held.put("k", b"0123456789")
+    assert held.size_tagged("k") == (10, tag)
+    assert held.get_range("k", 2, 3, tag) == b"234"
+    held.put("k", b"abcdefghij")
+    assert held.get_range("k", 2, 3) == b"cde"
+    with pytest.raises(ObjectChanged, match="s3://fake/k was changed by somebody else meanwhile"):
+        held.get_range("k", 2, 3, tag)
+
+
+@pytest.mark.parametrize("other", [b"shorter", b"y" * 10**6, b"longer" * 10**6])
+def test_an_opened_object_that_is_replaced_cannot_be_read_on(other: bytes) -> None:
+    held = bucket()
+    held.put("k", b"x" * 10**6)
+    with held.open("k") as opened:
+        assert opened.read(1) == b"x"
+        held.put("k", other)
+        with pytest.raises(ObjectChanged):
+            opened.read()
+    with held.open("k") as opened:
+        assert opened.read() == other
+
+
 class BreakingOff(FakeS3):
     """Answers with bodies that end early, so many times."""
 
