@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from app import contract
-from app.options import set_option
+from app.cli_report import leave_report
+from app.options import settings_options
 
 _PORT = click.IntRange(0, 65535)
 _PATH = click.Path(path_type=Path)
@@ -70,8 +71,8 @@ def _yahoo_flags(options: dict[str, Any]) -> tuple[str, ...]:
 @_with_market
 @click.option("--run-id", help="Name of the run; by default made from the time.")
 @click.option("--out", type=_PATH, default=Path("build/run"), show_default=True, help="Where results are left.")
-@set_option
-def run(**options: Any) -> None:
+@settings_options
+def run(settings_file: Path | None, **options: Any) -> None:
     """Deploy the stack on this machine, run its state machine once, leave the results in a folder.
 
     \b
@@ -81,10 +82,14 @@ def run(**options: Any) -> None:
       stockflow run --market yahoo --tickers AAPL,MSFT,NVDA
       stockflow run --sim tickers=50 --latency-ms 150 --fault-share 0.05
     """
+    from app.settings_file import with_file
     from embedded.run import Options
     from embedded.run import run as run_once
 
-    sys.exit(run_once(Options(yahoo_flags=_yahoo_flags(options), **options), os.environ))
+    environ = with_file(os.environ, options["flags"], settings_file)
+    status = run_once(Options(yahoo_flags=_yahoo_flags(options), **options), environ)
+    leave_report(options["out"])
+    sys.exit(status)
 
 
 @click.command()
@@ -92,6 +97,8 @@ def run(**options: Any) -> None:
 @_folder_option
 def up(folder: Path, universe: str | None, **options: Any) -> None:
     """Deploy the stack on this machine and leave it there; prints what points boto3 and the AWS CLI at it.
+
+    Settings are each execution's own: `stockflow start` takes them.
 
     \b
     Examples:
@@ -118,7 +125,11 @@ def up(folder: Path, universe: str | None, **options: Any) -> None:
 @click.command()
 @_folder_option
 def down(folder: Path) -> None:
-    """End what `stockflow up` started, and every task that runs on it."""
+    """End what `stockflow up` started, and every task that runs on it.
+
+    \b
+    Example: stockflow down
+    """
     from embedded.daemon import bring_down
 
     click.echo(bring_down(folder))
@@ -128,19 +139,26 @@ def down(folder: Path) -> None:
 @click.option("--input", "file", type=click.File(), help="JSON input of the execution, - for standard input.")
 @click.option("--follow", is_flag=True, help="Show it until it has ended; the exit status is 0 when it succeeded.")
 @_folder_option
-def start(file: Any, follow: bool, folder: Path) -> None:
+@settings_options
+def start(file: Any, follow: bool, folder: Path, flags: tuple[str, ...], settings_file: Path | None) -> None:
     """Start an execution of the state machine, as the console does; the input is {} unless a file is named.
+
+    Settings of the settings file are put under those of the input, those of --set over them.
 
     \b
     Examples:
       stockflow start
+      stockflow start --set training.epochs=8 --follow
       echo '{"phases": ["train"], "settings": {"training": {"epochs": 8}}}' | stockflow start --input - --follow
     """
+    from app.settings_file import with_file
     from embedded.daemon import attach
+    from embedded.execution_input import with_settings
     from embedded.operate import follow_execution, start_execution
 
+    asked = with_settings(file.read() if file else "{}", with_file(os.environ, flags, settings_file), flags)
     local = attach(folder)
-    arn = start_execution(local, file.read() if file else "{}")
+    arn = start_execution(local, asked)
     click.echo(arn)
     if follow:
         sys.exit(follow_execution(local, arn))
@@ -150,7 +168,11 @@ def start(file: Any, follow: bool, folder: Path) -> None:
 @click.argument("execution", required=False)
 @_folder_option
 def status(execution: str | None, folder: Path) -> None:
-    """Show the states of an execution, by default the newest, and list the others."""
+    """Show the states of an execution, by default the newest, and list the others.
+
+    \b
+    Example: stockflow status
+    """
     from embedded.daemon import attach
     from embedded.operate import show_status
 
@@ -163,7 +185,13 @@ def status(execution: str | None, folder: Path) -> None:
 @click.option("--execution", help="Name of the execution; by default the newest.")
 @_folder_option
 def logs(phase: str, follow: bool, execution: str | None, folder: Path) -> None:
-    """Print what the tasks of a phase said."""
+    """Print what the tasks of a phase said.
+
+    \b
+    Examples:
+      stockflow logs train
+      stockflow logs serve --follow
+    """
     from embedded.daemon import attach
     from embedded.operate import print_logs
 
@@ -174,7 +202,11 @@ def logs(phase: str, follow: bool, execution: str | None, folder: Path) -> None:
 @click.argument("execution", required=False)
 @_folder_option
 def stop(execution: str | None, folder: Path) -> None:
-    """Stop an execution, by default the newest that runs, and wait until all that it holds is released."""
+    """Stop an execution, by default the newest that runs, and wait until all that it holds is released.
+
+    \b
+    Example: stockflow stop
+    """
     from embedded.daemon import attach
     from embedded.operate import stop_execution
 

@@ -10,7 +10,8 @@
     ├── TrainingError      mpirun, a rank or the model failed
     ├── ServingError       the stream failed
     ├── MissingProgram     a system program (mpirun, java) is not installed
-    └── FleetBusy          another execution of the state machine has the ingest fleet
+    ├── FleetBusy          another execution of the state machine has the ingest fleet
+    └── UnfitMachine       `stockflow doctor` found what a run would fail at
 
 Each message is one line that says what is wrong and what to change. The command line prints it and
 ends with the class's `exit_code`; anything else is a bug and shows its traceback.
@@ -124,3 +125,9 @@ class FleetBusy(StockflowError):
     """An execution that started earlier has the ingest fleet, which all executions share."""
 
     exit_code = 11
+
+
+class UnfitMachine(StockflowError):
+    """`stockflow doctor` found what a run would fail at."""
+
+    exit_code = 12

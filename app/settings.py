@@ -1,8 +1,9 @@
 """Every setting of the phases: typed, frozen, with its unit in its name and a note.
 
 Settings are parsed once at the edge (`load`) and passed down. Sources, later ones win: the defaults
-below, the JSON object in ``STOCKFLOW_SETTINGS``, ``--set group.name=value`` flags. An unknown name or a
-wrong value is a SettingsError that names what is allowed: a number is a JSON number, a day is text.
+below, a settings file (app.settings_file), the JSON object in ``STOCKFLOW_SETTINGS``, ``--set group.name=value``
+flags. An unknown name or a wrong value is a SettingsError that names what is allowed: a number is a JSON number,
+a day is text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from app import contract
 from app.errors import SettingsError
 from app.rules import RUN_ID_PATTERN, RUN_ID_RULE, broken_rule
+from app.setting_words import allowed, names_in, nearest, schema_at
+
+_SAYS_WHAT_IS_ALLOWED = ("literal_error", "string_pattern_mismatch")
+"""Pydantic's errors whose message names all that may be."""
 
 
 class _Group(BaseModel):
@@ -223,6 +228,11 @@ def load(environ: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
     A value is read as JSON where it is JSON and as text otherwise.
     Raises SettingsError for an unknown name, a wrong value or a malformed source.
     """
+    return _merged(asked_in(environ), flags)
+
+
+def asked_in(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON object in ``STOCKFLOW_SETTINGS``, as it is; SettingsError when it is none."""
     text = environ.get(contract.ENV_SETTINGS) or "{}"
     try:
         parsed = json.loads(text)
@@ -230,12 +240,29 @@ def load(environ: Mapping[str, str], flags: Sequence[str] = ()) -> Settings:
         raise SettingsError(f"{contract.ENV_SETTINGS} is not JSON: {exc.msg} at character {exc.pos}") from exc
     if not isinstance(parsed, dict):
         raise SettingsError(f"{contract.ENV_SETTINGS} must be a JSON object of groups, not {type(parsed).__name__}")
-    return _merged(cast("dict[str, Any]", parsed), flags)
+    return cast("dict[str, Any]", parsed)
+
+
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of settings with others put over them, name by name."""
+    found = dict(below)
+    for group, values in above.items():
+        under = found.get(group)
+        found[group] = {**under, **values} if isinstance(under, dict) and isinstance(values, dict) else values
+    return found
 
 
 def changed(settings: Settings, *flags: str) -> Settings:
     """The settings with ``group.name=value`` flags applied; SettingsError as `load`."""
     return _merged(settings.model_dump(mode="json"), flags)
+
+
+def flags_of(settings: Settings) -> tuple[str, ...]:
+    """Of the settings those that were set, as ``group.name=value`` flags."""
+    asked = settings.model_dump(mode="json", exclude_unset=True)
+    return tuple(
+        f"{group}.{name}={json.dumps(value)}" for group, values in asked.items() for name, value in values.items()
+    )
 
 
 def describe() -> list[str]:
@@ -278,11 +305,24 @@ def explain(exc: ValidationError, model: type[BaseModel]) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path) or model.__name__
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {name}: allowed are {', '.join(_names_at(path[:-1], model))}"
+        like = nearest(name, names_in(schema := model.model_json_schema(), schema))
+        hint = f"; did you mean {like}?" if like else ""
+        return f"unknown setting {name}: allowed are {', '.join(_names_at(path[:-1], model))}{hint}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if not path:
         return message
-    return f"setting {name}={error['input']!r}: {message[0].lower()}{message[1:]}"
+    meaning = _meaning(schema_at(path, model.model_json_schema()), error["type"])
+    return f"setting {name}={error['input']!r}: {message[0].lower()}{message[1:]}{meaning}"
+
+
+def _meaning(schema: Mapping[str, Any], error: str) -> str:
+    """What a setting is and, unless pydantic's message says so, what it may be; nothing for a group of settings."""
+    if error == "value_error" or "properties" in schema:  # our own sentence says it all
+        return ""
+    what = [] if error in _SAYS_WHAT_IS_ALLOWED else [allowed(schema)]
+    words = ": ".join([*filter(None, [schema.get("description")]), *what])
+    such = f", such as {json.dumps(schema['default'])}" if schema.get("type") == "array" and schema["default"] else ""
+    return f" ({words}{such})"
 
 
 def _names_at(path: Sequence[str], model: type[BaseModel]) -> list[str]:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 YAHOO = "yahoo"
 _MACHINE_OUTPUT = "StateMachine"
 _BUCKET_OUTPUTS = {"market": "MarketBucket", "model": "ModelBucket", "predictions": "PredictionsBucket"}
+_BUCKET_VARIABLES = {
+    "market": contract.ENV_MARKET_BUCKET,
+    "model": contract.ENV_MODEL_BUCKET,
+    "predictions": contract.ENV_PREDICTIONS_BUCKET,
+}
 _CALLS_WITHIN_S = 30
 
 
@@ -103,10 +108,11 @@ class Local:
         return GoneError(f"the embedded AWS at {self.url} does not answer any more: {exc}")
 
     def exports(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """What points boto3 and the AWS CLI at it, past a proxy that the environment names."""
+        """What points boto3, the AWS CLI and the reading commands at it, past a proxy that the environment names."""
         no_proxy = {name: value for name, value in clean_environ(environ).items() if name.upper() == "NO_PROXY"}
         endpoint = {contract.ENV_AWS_ENDPOINT_URL: self.url, "STATE_MACHINE": self.machine}
-        return {**AWS_VARIABLES, **no_proxy, **endpoint}
+        buckets = {_BUCKET_VARIABLES[role]: self._output(output) for role, output in _BUCKET_OUTPUTS.items()}
+        return {**AWS_VARIABLES, **no_proxy, **endpoint, **buckets}
 
     def deployment(self) -> str:
         """What was deployed, and what could not be, in a line."""

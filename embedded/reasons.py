@@ -25,14 +25,26 @@ _LONGEST = 400
 
 def explain(execution: Execution, logs: PhaseLogs) -> tuple[str, int]:
     """What went wrong, and an exit status above 0. logs: one that has not been read from yet."""
-    state = execution.failed_state()
-    if execution.status in {"ABORTED", "TIMED_OUT"} or state is None:
-        how = "was stopped" if execution.status == "ABORTED" else "took longer than it may"
-        return f"the execution {how}{f': {execution.cause}' if execution.cause else ''}", StockflowError.exit_code
-    cause = parse(state.cause) or {}
+    state = _blamed(execution)
+    if state is None:
+        return explain_by_service(execution), StockflowError.exit_code
     own = [line for line in _lines(execution, state, logs) if line.startswith(OUR_MESSAGE)]
-    message = last_error(own) if own else _told(state, cause)
-    return f"{state.name}: {message[:_LONGEST]}", _exit_code(state, cause)
+    reason = f"{state.name}: {last_error(own)[:_LONGEST]}" if own else explain_by_service(execution)
+    return reason, _exit_code(state, parse(state.cause) or {})
+
+
+def explain_by_service(execution: Execution) -> str:
+    """What went wrong, as the service tells it on which it did: no log is read."""
+    state = _blamed(execution)
+    if state is None:
+        how = "was stopped" if execution.status == "ABORTED" else "took longer than it may"
+        return f"the execution {how}{f': {execution.cause}' if execution.cause else ''}"
+    return f"{state.name}: {_told(state, parse(state.cause) or {})[:_LONGEST]}"
+
+
+def _blamed(execution: Execution) -> StateRun | None:
+    """The state that an execution failed in; None where it ended from outside."""
+    return None if execution.status in {"ABORTED", "TIMED_OUT"} else execution.failed_state()
 
 
 def _lines(execution: Execution, state: StateRun, logs: PhaseLogs) -> list[str]:

@@ -24,6 +24,7 @@ from app.rules import RUN_ID_PATTERN, RUN_ID_RULE
 from app.settings import Settings, load
 from app.storage import Bucket
 from embedded.execution import Execution
+from embedded.execution_input import settings_input
 from embedded.local import GoneError, Local, LocalOptions, check_machine, running
 from embedded.market.bars import Market
 from embedded.market.simulated import attainable_skills, settings_from_flags, simulate
@@ -109,15 +110,9 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
 
 
 def execution_input(settings: Settings, run_id: str) -> dict[str, Any]:
-    """What the state machine is started with: of the settings those that were set, the deployment has the others."""
+    """What the state machine is started with."""
     _check_run_id(run_id)
-    asked = settings.model_dump(mode="json", exclude_unset=True)
-    ranks = asked.get("training", {}).pop("ranks", None)
-    return {
-        "run_id": run_id,
-        "settings": {group: values for group, values in asked.items() if values},
-        **({"training": {"instances": 1, "processes": ranks}} if ranks else {}),
-    }
+    return {"run_id": run_id, **settings_input(settings)}
 
 
 def _execute(local: Local, asked: Mapping[str, Any], screen: Screen) -> Outcome:

@@ -28,6 +28,8 @@ SUMMARY = "summary.json"
 COVERAGE = "coverage.json"
 IAM = "iam.json"
 LOGS = "logs"
+REPORT, FIGURES = "report.html", "figures"
+"""What `stockflow report` adds."""
 _OF_SERVING = {"predictions": "predictions", "ticks": "ticks", "minutes_replayed": "minutes"}
 _STAYS = "mae_persistence_usd"
 _JUDGED = ("validation", "test", "linear")
@@ -134,9 +136,7 @@ def check_run_folder(out: Path) -> Path:
     if folder == Path.cwd() or folder in Path.cwd().parents:
         raise SettingsError(f"--out {out} holds the folder that you stand in: name one that a run may replace")
     try:
-        foreign = folder.exists() and not (
-            folder.is_dir() and ((folder / SUMMARY).is_file() or not any(folder.iterdir()))
-        )
+        foreign = folder.exists() and not (folder.is_dir() and ((folder / SUMMARY).is_file() or _holds_nothing(folder)))
         if not foreign:
             folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -144,6 +144,12 @@ def check_run_folder(out: Path) -> Path:
     if foreign:
         raise SettingsError(f"--out {out} holds something else than an earlier run: name a new folder")
     return folder
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether it is empty, but for a report that was written where there was no run."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or (REPORT in names and names <= {REPORT, FIGURES})
 
 
 def write_run_folder(

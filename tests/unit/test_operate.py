@@ -17,7 +17,8 @@ from embedded.watch import begin, holds
 
 START = datetime(2026, 3, 16, 20, 0, tzinfo=UTC)
 OWN, OTHER = "arn:execution:own", "arn:execution:other"
-DEPLOYED = {"stacks": {"s": {"outputs": {"StateMachine": "machine"}}}, "not_created": {}, "seconds": 1.0}
+OUTPUTS = {"StateMachine": "machine", "MarketBucket": "bars", "ModelBucket": "nets", "PredictionsBucket": "forecasts"}
+DEPLOYED = {"stacks": {"s": {"outputs": OUTPUTS}}, "not_created": {}, "seconds": 1.0}
 
 
 @dataclass
@@ -149,3 +150,13 @@ def test_loopback_is_kept_off_a_proxy_beside_the_user_s_own_exceptions() -> None
     assert exported["NO_PROXY"] == exported["no_proxy"] == "intranet,127.0.0.1,localhost"
     assert exported["STATE_MACHINE"] == "machine"
     assert "HOME" not in exported
+
+
+def test_what_is_exported_names_the_buckets_as_the_phases_and_the_reading_commands_take_them() -> None:
+    exported = local(Account()).exports({})
+    named = {name: value for name, value in exported.items() if name.endswith("_BUCKET")}
+    assert named == {
+        "STOCKFLOW_MARKET_BUCKET": "bars",
+        "STOCKFLOW_MODEL_BUCKET": "nets",
+        "STOCKFLOW_PREDICTIONS_BUCKET": "forecasts",
+    }
