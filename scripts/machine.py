@@ -17,6 +17,7 @@ from shell import StepError, open_mpi_version, output_of, run_logged, step
 PYTHON_NAMES = ("python3.12", "python3.11", "python3")
 PYTHON_VERSIONS = ((3, 11), (3, 12))
 JAVA_MIN = 17  # Spark 4.0
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def system_needs(interpreter: Interpreter, *, with_venv: bool) -> list[Need]:
         package = "python{}.{}-venv".format(*interpreter.version)
         needs.append(Need("Python's venv and ensurepip", (package,), lambda: venv_problem(interpreter)))
     return needs
+
+
+def browser_need() -> Need:
+    """What tests open the dashboard's page in; nothing else needs it."""
+    return Need("Chromium", ("chromium",), lambda: "" if any(map(shutil.which, BROWSERS)) else "no chromium on PATH")
 
 
 def absent(program: str) -> str:

@@ -1,6 +1,6 @@
 """Set this checkout up: everything `make run` and `make test` need, on a machine with Python, git, make and apt.
 
-usage: python3 scripts/setup.py [--check]
+usage: python3 scripts/setup.py [--check | --with-browser]
 
 In this order, each only where it is missing:
   1. a Python 3.11 or 3.12 is chosen: the one named by STOCKFLOW_PYTHON, or the first right one on PATH;
@@ -11,7 +11,8 @@ In this order, each only where it is missing:
   5. scripts/build_horovod.py builds Horovod, or takes it from its cache, and installs it into .venv.
 
 When all is done the facts it rests on are stamped into build/.setup.json; while they hold, a call ends at once and
-prints nothing. `--check` changes nothing, prints what is missing, and exits with 1 when anything is.
+prints nothing. `--check` changes nothing, prints what is missing, and exits with 1 when anything is. `--with-browser`
+also installs Chromium, in which the tests open the dashboard. It is no error when that cannot be had: they are skipped.
 
 This file runs on any Python from 3.8 and needs only the standard library.
 """
@@ -30,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from machine import Interpreter, choose_interpreter, find_lacks, install_programs, system_needs
+from machine import Interpreter, browser_need, choose_interpreter, find_lacks, install_programs, system_needs
 from shell import StepError, open_mpi_version, output_of, run_logged, step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +177,14 @@ def set_up(root: Path, requested: str) -> None:
     write_stamp(root, requested, interpreter)
 
 
+def provide_browser(root: Path) -> None:
+    """Install Chromium where that is possible."""
+    try:
+        install_programs([browser_need()], root / "build" / "logs" / "apt.log")
+    except StepError:
+        print("setup: without Chromium the tests of the dashboard's page are skipped (apt-get install chromium)")
+
+
 def find_missing(root: Path, requested: str) -> list[str]:
     """What a set-up would have to provide, in words."""
     try:
@@ -198,11 +207,11 @@ def find_missing(root: Path, requested: str) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status."""
     requested = os.environ.get("STOCKFLOW_PYTHON", "")
-    if list(arguments) not in ([], ["--check"]):
+    if list(arguments) not in ([], ["--check"], ["--with-browser"]):
         print(__doc__)
         return 2
     try:
-        if arguments:
+        if "--check" in arguments:
             missing = find_missing(ROOT, requested)
             print("\n".join(f"missing: {thing}" for thing in missing) or "nothing is missing")
             return 1 if missing else 0
@@ -210,6 +219,8 @@ def main(arguments: Sequence[str]) -> int:
             with only_one(ROOT):
                 if not is_current(ROOT, requested):
                     set_up(ROOT, requested)
+        if "--with-browser" in arguments:
+            provide_browser(ROOT)
     except StepError as exc:
         print(f"setup: {exc}", file=sys.stderr)
         return 1

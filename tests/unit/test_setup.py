@@ -180,6 +180,27 @@ def test_a_program_that_still_lacks_after_its_install_is_an_error(
         machine.install_programs([need], tmp_path / "apt.log")
 
 
+def test_a_browser_that_is_there_is_not_installed(setup: ModuleType, programs: Path, tmp_path: Path) -> None:
+    put_program(programs, "google-chrome")
+    setup.provide_browser(tmp_path)
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_browser_that_cannot_be_had_is_no_error(
+    setup: ModuleType,
+    programs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_program(programs, "apt-get", "no network", status=100)
+    put_program(programs, "sudo", "sudo: a password is required", status=1)
+    for user in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        setup.provide_browser(tmp_path)
+        assert "without Chromium the tests of the dashboard's page are skipped" in capsys.readouterr().out
+
+
 def test_a_failed_command_shows_the_end_of_its_log_and_where_the_log_lies(shell: ModuleType, tmp_path: Path) -> None:
     log = tmp_path / "logs" / "x.log"
     with pytest.raises(shell.StepError) as caught:
