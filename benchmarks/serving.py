@@ -20,9 +20,10 @@ from typing import Any
 
 from app.errors import SettingsError, StockflowError
 from app.options import counts
+from app.scaling.plots import draw_serving
 from benchmarks.machine import describe_machine
 from benchmarks.servers import create_bucket, running_s3
-from benchmarks.serving_figures import draw_serving, serving_goals, serving_lines, serving_row
+from benchmarks.serving_figures import serving_goals, serving_lines, serving_row
 from benchmarks.serving_stream import Block
 from embedded.services import clean_environ
 

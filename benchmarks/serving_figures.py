@@ -1,25 +1,20 @@
-"""The serving benchmark's figures, tables and pictures."""
+"""The serving benchmark's figures and tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from app.scaling.plots import new_picture, save_picture
 from benchmarks.table import goal_lines
 from benchmarks.verdict import Goal
 
 Row = Mapping[str, Any]
-ORIGINAL_S: Final = {4: 0.18, 8: 0.33, 10: 0.53, 16: 0.76, 32: 1.46, 64: 2.78, 128: 5.55, 256: 10.99, 500: 21.64}
-"""What the 2021 system measured: seconds of an update by its tickers."""
 _NO_ROW: Final[Row] = dict.fromkeys(("micro_batch_s", "original_s", "end_to_end_p99_s"))
 _SECONDS: Final = ("micro_batch_s", "micro_batch_p99_s", "scoring_s", "end_to_end_p50_s", "end_to_end_p99_s")
-_OURS, _AGAIN, _THEN = "#1f6f54", "#7a8fa6", "#b8c4d0"
 
 
 def serving_row(
@@ -83,29 +78,6 @@ def serving_lines(figures: Mapping[str, Any], goals: Sequence[Goal]) -> Iterator
     yield f"first prediction {figures['first_prediction_s']:.1f} s after the imports, Java's start included"
     yield ""
     yield from goal_lines(goals)
-
-
-def draw_serving(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Seconds by tickers, and seconds for each ticker, of both systems, and of 2021; returns the files."""
-    files = []
-    for name, label, each in (("update", "seconds an update", False), ("ticker", "seconds a ticker", True)):
-        picture, (axes,) = new_picture(4.6)
-        for title, points, colour in (
-            ("2021, on its cluster", ORIGINAL_S, _THEN),
-            ("its way, here", {row["tickers"]: row["original_s"] for row in rows if row["original_s"]}, _AGAIN),
-            ("ours", {row["tickers"]: row["micro_batch_s"] for row in rows}, _OURS),
-        ):
-            if points:
-                seconds = [value / count if each else value for count, value in points.items()]
-                axes.plot(list(points), seconds, marker="o", color=colour, label=title)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel("tickers")
-        axes.set_ylabel(label)
-        axes.legend()
-        files += save_picture(picture, folder / f"serving_{name}")
-    return files
 
 
 def _p99(values: Sequence[float]) -> float:

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.scaling.original import INGEST_HEADS, INGEST_S
 from benchmarks.figures import Spread
 from benchmarks.verdict import Goal
-
-ORIGINAL = (
-    ("50 tickers, no threads", (903.6, 1088.7, 608.4, 299.4, 170.2)),
-    ("50 tickers, threads", (212.2, 210.7, 111.9, 59.8, 35.9)),
-    ("500 tickers, threads", (2153.9, 2238.4, 1114.9, 567.4, 313.9)),
-)
-"""What the original measured on 8 virtual cores against Yahoo, about 0.6 s a call: seconds by number of processes."""
-_ORIGINAL_HEADS = ("sequential", "1 process", "2", "4", "8")
 
 ARM_NAMES = {
     "naive": "one ticker after another, then sequences",
@@ -45,8 +38,8 @@ def report_lines(figures: Mapping[str, Any], goals: Sequence[Goal], wrong: Seque
 
 def _original_table() -> Iterator[str]:
     yield "the original, 30 days of minutes from Yahoo, seconds:"
-    yield f"  {'':<24}" + "".join(f"{head:>12}" for head in _ORIGINAL_HEADS)
-    for name, seconds in ORIGINAL:
+    yield f"  {'':<24}" + "".join(f"{head:>12}" for head in INGEST_HEADS)
+    for name, seconds in INGEST_S:
         yield f"  {name:<24}" + "".join(f"{value:>12.1f}" for value in seconds)
     yield "  its headline: about 2.5 h -> 36 min -> 5 min, 25 to 30 times faster than one ticker after another"
 

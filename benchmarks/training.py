@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from app.errors import StockflowError
+from app.scaling import original
 from app.scaling.plots import draw
 from benchmarks.ground import WrongResult
 from benchmarks.machine import describe_machine
@@ -19,7 +20,7 @@ from benchmarks.torch_environment import find_torch, provide_torch
 from benchmarks.training_arms import Sample, run_arm
 from benchmarks.training_figures import Key, scaling_rows, training_figures, training_goals, unsound
 from benchmarks.training_options import ARMS, SGEMM, TrainingOptions, read_training_options
-from benchmarks.training_table import original_rows, training_lines
+from benchmarks.training_table import training_lines
 from embedded.services import clean_environ
 
 _NO_TORCH = "torch is not installed: `make bench-training TORCH=1` puts it into build/torch"
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stored = {**figures, "goals": [goal.to_json() for goal in goals]}
         files[0].write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
         title = f"LSTM 50 on windows of 60 x 2: {machine['cores']} CPU cores here, M60 GPUs in 2021"
-        files += draw(ours, folder, "training", title, original_rows(), "2021")
+        files += draw(ours, folder, "training", title, original.training_rows(), "2021")
     except StockflowError as exc:
         print(f"benchmark: {exc}", file=sys.stderr)
         return exc.exit_code

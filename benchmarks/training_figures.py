@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from app.scaling.cases import Case, Row, Times
+from app.scaling.cases import Case, Row
+from app.scaling.original import row_at
 from benchmarks.figures import Spread, spread
 from benchmarks.training_arms import Sample
 from benchmarks.training_data import FEATURES, WINDOW_MIN
 from benchmarks.training_options import ARMS, TrainingOptions
 from benchmarks.verdict import Goal
 
-EPOCH_SEQUENCES = 775_248
-"""Of the original's data: seconds per epoch are reckoned for as many, so that they compare with its tables."""
 _UNITS, _DENSE = 50, 32
 
 Key = tuple[str, int]
@@ -71,8 +70,7 @@ def scaling_rows(rounds: Rounds) -> list[Row]:
     for (arm, batch), samples in rounds.items():
         rate = _median(_over(samples, lambda one: one.sequences_per_s))
         if rate and arm in ("ours_1_rank", "ours_2_ranks"):
-            ranks = ARMS[arm].ranks
-            found.append(Row(Case(1, ranks, batch), Times(EPOCH_SEQUENCES / rate, ranks * batch / rate, rate)))
+            found.append(row_at(Case(1, ARMS[arm].ranks, batch), rate))
     return found
 
 

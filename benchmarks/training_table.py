@@ -5,34 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.scaling.cases import Case, Row, Times, efficiency, speedup
+from app.scaling.cases import Row, efficiency, speedup
+from app.scaling.original import EPOCH_SEQUENCES, training_rows
 from benchmarks.table import goal_lines
-from benchmarks.training_figures import EPOCH_SEQUENCES
 from benchmarks.training_options import ARMS
 from benchmarks.verdict import Goal
-
-_ORIGINAL_S = {
-    **{(nodes, 1, 32): seconds for nodes, seconds in {1: 149.2, 2: 107.6, 3: 83.3, 4: 72.5}.items()},
-    **{(1, 1, batch): seconds for batch, seconds in {64: 71.0, 96: 49.2, 128: 37.5}.items()},
-    **{(1, 2, batch): seconds for batch, seconds in {32: 117.2, 64: 58.2, 128: 32.2, 256: 19.2}.items()},
-}
-"""Seconds per epoch by nodes, M60 GPUs of a node and batch a GPU, as it measured them."""
-
-
-def original_rows() -> list[Row]:
-    """What the original measured, steps reckoned from its epochs: the step times that it showed were not its own."""
-    found = []
-    for shape, seconds in _ORIGINAL_S.items():
-        case = Case(*shape)
-        rate = EPOCH_SEQUENCES / seconds
-        found.append(Row(case, Times(seconds, case.effective_batch / rate, rate)))
-    return found
 
 
 def training_lines(figures: Mapping[str, Any], ours: Sequence[Row], goals: Sequence[Goal]) -> Iterator[str]:
     """All that the benchmark prints at its end, line by line."""
     yield f"the original, {EPOCH_SEQUENCES:,} sequences in an epoch, on M60 GPUs:"
-    yield from _case_lines(original_rows())
+    yield from _case_lines(training_rows())
     yield ""
     yield f"here, {figures['machine']['cores']} CPU cores, an epoch of as many sequences:"
     yield from _case_lines(ours)

@@ -1,21 +1,26 @@
-"""The three pictures of the 2021 system: speed-up, time per step and time per epoch, by ranks and by effective batch.
+"""The pictures of the 2021 system: of training by ranks and by effective batch, and of predictions by tickers.
 
-Each is written as PNG and as SVG. Imported only where matplotlib is installed.
+Each is written as PNG and, unless it is not asked for, as SVG. Imported only where matplotlib is installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from app.scaling.cases import Row, speedup, whole_speedup
+from app.scaling.original import PREDICTION_S
 
 _COLOURS = ("#1f6f54", "#c8722a", "#3b6ea5", "#8a4f9e", "#b03a48", "#6b7b2c", "#2f8f9d", "#7a5c3e")
 _GREY = "#9aa7b4"
+OURS, AGAIN, THEN = "#1f6f54", "#7a8fa6", "#b8c4d0"
+"""This system, the 2021 system's way on this machine, and what it measured then."""
+KINDS = (".png", ".svg")
 _MOST_TICKS = 8
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -24,7 +29,13 @@ Series = Mapping[str, Sequence[Row]]
 
 
 def draw(
-    rows: Sequence[Row], folder: Path, stem: str, title: str, reference: Sequence[Row] = (), name: str = ""
+    rows: Sequence[Row],
+    folder: Path,
+    stem: str,
+    title: str,
+    reference: Sequence[Row] = (),
+    name: str = "",
+    kinds: Sequence[str] = KINDS,
 ) -> list[Path]:
     """Write `<stem>_speedup`, `<stem>_s_per_step` and `<stem>_s_per_epoch`; returns the files.
 
@@ -32,7 +43,7 @@ def draw(
     """
     return [
         *_draw(
-            *(rows, reference, name, folder / f"{stem}_speedup", title),
+            *(rows, reference, name, folder / f"{stem}_speedup", title, kinds),
             "speed-up",
             lambda own: lambda row: speedup(row, own),
             lambda own: lambda row: whole_speedup(row, own),
@@ -41,10 +52,34 @@ def draw(
             file
             for field, label in {"s_per_step": "seconds per step", "s_per_epoch": "seconds per epoch"}.items()
             for file in _draw(
-                *(rows, reference, name, folder / f"{stem}_{field}", title), label, *[_field(field), _field(field)]
+                *(rows, reference, name, folder / f"{stem}_{field}", title, kinds),
+                *(label, _field(field), _field(field)),
             )
         ),
     ]
+
+
+def draw_serving(rows: Sequence[Mapping[str, Any]], folder: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
+    """Seconds by tickers, and seconds for each ticker, of both systems, and of 2021; returns the files."""
+    files = []
+    for name, label, each in (("update", "seconds an update", False), ("ticker", "seconds a ticker", True)):
+        picture, (axes,) = new_picture(4.6)
+        for title, points, colour in (
+            ("2021, on its cluster", PREDICTION_S, THEN),
+            ("its way, here", {row["tickers"]: row["original_s"] for row in rows if row["original_s"]}, AGAIN),
+            ("ours", {row["tickers"]: row["micro_batch_s"] for row in rows}, OURS),
+        ):
+            if points:
+                seconds = [value / count if each else value for count, value in points.items()]
+                axes.plot(list(points), seconds, marker="o", color=colour, label=title)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("tickers")
+        axes.set_ylabel(label)
+        axes.legend()
+        files += save_picture(picture, folder / f"serving_{name}", kinds)
+    return files
 
 
 def _field(name: str) -> Callable[[Sequence[Row]], Value]:
@@ -57,6 +92,7 @@ def _draw(
     name: str,
     stem: Path,
     title: str,
+    kinds: Sequence[str],
     label: str,
     by_ranks: Callable[[Sequence[Row]], Value],
     by_batch: Callable[[Sequence[Row]], Value],
@@ -82,7 +118,7 @@ def _draw(
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     picture.suptitle(title, fontsize=11)
-    return save_picture(picture, stem)
+    return save_picture(picture, stem, kinds)
 
 
 def _by_batch_of_a_rank(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -148,9 +184,9 @@ def new_picture(height_in: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return picture, found
 
 
-def save_picture(picture: Figure, stem: Path) -> list[Path]:
-    """Write it as PNG and SVG; returns the files."""
-    files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+def save_picture(picture: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
+    """Write it in each of these formats; returns the files."""
+    files = [stem.with_suffix(kind) for kind in kinds]
     for file in files:
         picture.savefig(file, dpi=150)
     return files

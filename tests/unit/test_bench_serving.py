@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from app.errors import SettingsError
+from app.scaling.plots import draw_serving
 from benchmarks.serving import read_serving_options
-from benchmarks.serving_figures import draw_serving, serving_goals, serving_lines, serving_row
+from benchmarks.serving_figures import serving_goals, serving_lines, serving_row
 from benchmarks.serving_market import minute_bars, names, sessions
 
 

@@ -16,6 +16,7 @@ import pytest
 from app.dataset.windows import session_starts
 from app.errors import SettingsError
 from app.scaling.cases import efficiency, speedup
+from app.scaling.original import training_rows
 from app.scaling.plots import draw
 from benchmarks import torch_environment
 from benchmarks.training_arms import Sample, gather
@@ -23,7 +24,7 @@ from benchmarks.training_data import make_data
 from benchmarks.training_figures import scaling_rows, sequence_flops, training_figures, training_goals, unsound
 from benchmarks.training_job import TrainingJob, TrainingRun, Watch, meet, read_runs
 from benchmarks.training_options import ARMS, TrainingOptions, read_training_options
-from benchmarks.training_table import original_rows, training_lines
+from benchmarks.training_table import training_lines
 
 OPTIONS = TrainingOptions(batches=(256,), rounds=3)
 
@@ -156,7 +157,7 @@ def test_the_bars_are_those_of_the_original_s_model() -> None:
 
 
 def test_our_arms_are_cases_of_the_same_sweep_as_the_original_s() -> None:
-    ours, original = scaling_rows(rounds()), original_rows()
+    ours, original = scaling_rows(rounds()), training_rows()
     assert [(one.case.ranks, one.case.batch) for one in ours] == [(1, 256), (2, 256), (2, 128)]
     assert speedup(ours[1], ours) == pytest.approx(41_000 / 21_000)
     assert ours[1].times is not None
@@ -181,7 +182,7 @@ def test_the_text_tells_what_was_skipped_and_the_pictures_are_there(tmp_path: Pa
     for said in ("149.2", "torch: skipped: torch is not installed", "0.950 (0.950 to 0.976)", "WRONG: something"):
         assert said in text
     assert "1 rank with 1 thread over keras.fit with 1: 2.10x" in text
-    files = draw(ours, tmp_path, "training", "title", original_rows(), "2021")
+    files = draw(ours, tmp_path, "training", "title", training_rows(), "2021")
     assert {file.name for file in files} == {
         f"training_{what}.{kind}" for what in ("speedup", "s_per_step", "s_per_epoch") for kind in ("png", "svg")
     }
