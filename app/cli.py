@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from app import __version__, contract
+from app.cli_dashboard import dashboard
 from app.cli_local import LOCAL_COMMANDS
+from app.cli_read import READ_COMMANDS
+from app.cli_report import report
+from app.cli_setup import SETUP_COMMANDS
 from app.errors import StockflowError
-from app.options import set_option
+from app.options import ExamplesLast, settings_options
 from app.processes import OUR_MESSAGE
 
 if TYPE_CHECKING:
@@ -33,6 +37,15 @@ _EPILOG_PLACE = (
     " STOCKFLOW_PREDICTIONS_BUCKET, STOCKFLOW_RUN_ID. AWS_ENDPOINT_URL points at an embedded AWS."
 )
 
+_EPILOG = """Exit codes: docs/troubleshooting.md.
+
+\b
+Examples:
+  stockflow doctor
+  stockflow run
+  stockflow train --help
+"""
+
 _INTERRUPTED = 130
 
 _run_id_option = click.option(
@@ -40,7 +53,11 @@ _run_id_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=ExamplesLast,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
 @click.version_option(__version__, prog_name="stockflow")
 def cli() -> None:
     """Parallel stock prediction: 1-minute bars in, a Horovod-trained LSTM, streamed forecasts out.
@@ -54,19 +71,21 @@ def cli() -> None:
     """
 
 
-for _command in LOCAL_COMMANDS:
+for _command in (*LOCAL_COMMANDS, *READ_COMMANDS, *SETUP_COMMANDS, dashboard, report):
     cli.add_command(_command)
 
 
 class _Phase:
     """What every phase command gets: settings, place, clock and a progress report, from the edge."""
 
-    def __init__(self, name: str, flags: tuple[str, ...], run_id: str | None) -> None:
+    def __init__(self, name: str, flags: tuple[str, ...], settings_file: Path | None, run_id: str | None) -> None:
         from app.clock import clock_from_text
         from app.progress import choose_mode, reporter, teller
         from app.settings import load, place_from_environ
+        from app.settings_file import with_file
 
-        self.environ = {**os.environ, **({contract.ENV_RUN_ID: run_id} if run_id else {})}
+        environ = {**os.environ, **({contract.ENV_RUN_ID: run_id} if run_id else {})}
+        self.environ = with_file(environ, flags, settings_file)
         self.name = name
         self.settings: Settings = load(self.environ, flags)
         self.place: Place = place_from_environ(self.environ)
@@ -89,10 +108,10 @@ class _Phase:
 def _phase(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @wraps(body)
-        def command(flags: tuple[str, ...], run_id: str | None, **options: Any) -> None:
-            body(_Phase(name, flags, run_id), **options)
+        def command(flags: tuple[str, ...], settings_file: Path | None, run_id: str | None, **options: Any) -> None:
+            body(_Phase(name, flags, settings_file, run_id), **options)
 
-        return cli.command(name, epilog=_EPILOG_PLACE)(_run_id_option(set_option(command)))
+        return cli.command(name, epilog=_EPILOG_PLACE)(_run_id_option(settings_options(command)))
 
     return decorate
 
@@ -274,7 +293,7 @@ def serve(phase: _Phase, speed: float | None, live: bool, checkpoint: str | None
 @_live_option
 @_phase("feed")
 def feed(phase: _Phase, speed: float | None, live: bool) -> None:
-    """Bring a session's bars as ticks, one S3 object a minute. `stockflow serve` starts it itself.
+    """Bring a session's bars as ticks, minute by minute. `stockflow serve` starts it itself.
 
     Replays the last stored session, or, with --live, asks Yahoo each minute for the bars that have closed: it waits
     for the open of today's or the next session, and ends with it. Started again, it goes on where it was.
@@ -329,11 +348,19 @@ def _feed_today(phase: _Phase, settings: Settings, plan: Plan, session: Session,
 
 
 @cli.command()
-def settings() -> None:
-    """List every setting with its default and what it means."""
-    from app.settings import describe
+@click.option("--markdown", is_flag=True, help="Print the tables of docs/settings.md instead.")
+def settings(markdown: bool) -> None:
+    """List every setting with its default and what it means.
 
-    for line in describe():
+    \b
+    Examples:
+      stockflow settings
+      stockflow settings --markdown
+    """
+    from app.settings import describe
+    from app.settings_file import as_markdown
+
+    for line in as_markdown().splitlines() if markdown else describe():
         click.echo(line)
 
 
@@ -367,8 +394,17 @@ def cost(context: tuple[str, ...], assume: tuple[str, ...], as_json: bool) -> No
 @click.option("--machine", default="", envvar="STATE_MACHINE", help="ARN of the state machine; by default its stack's.")
 @click.option("--instance", multiple=True, metavar="GPUS=TYPE", help="Instance type by GPUs, e.g. 2=ml.g5.12xlarge.")
 @click.option("--at-once", type=click.IntRange(min=1), default=1, show_default=True, help="Training jobs side by side.")
-@set_option
-def scale(nodes: str, gpus: str, batch: str, target: str, instance: tuple[str, ...], **asked: Any) -> None:
+@settings_options
+def scale(
+    nodes: str,
+    gpus: str,
+    batch: str,
+    target: str,
+    instance: tuple[str, ...],
+    flags: tuple[str, ...],
+    settings_file: Path | None,
+    **asked: Any,
+) -> None:
     """Train with several numbers of nodes, GPUs and batches; tables and pictures of how it scales.
 
     As SageMaker jobs, each an execution of the deployed state machine that only trains and promotes nothing,
@@ -381,10 +417,15 @@ def scale(nodes: str, gpus: str, batch: str, target: str, instance: tuple[str, .
     """
     from app.scaling.run import run_scale
     from app.scaling.sweep import Sweep, read_cases, read_instances
+    from app.settings import flags_of, load
+    from app.settings_file import with_file
 
     cases = read_cases(nodes, gpus, batch)
-    sweep = Sweep(f"scale-{datetime.now(UTC):%Y%m%d-%H%M%S}", cases, instances=read_instances(instance, cases), **asked)
-    run_scale(sweep, target, os.environ, click.echo)
+    asked |= {
+        "instances": read_instances(instance, cases),
+        "flags": flags_of(load(with_file(os.environ, flags, settings_file), flags)),
+    }
+    run_scale(Sweep(f"scale-{datetime.now(UTC):%Y%m%d-%H%M%S}", cases, **asked), target, os.environ, click.echo)
 
 
 def _with_feed(settings: Settings, speed: float | None, live: bool) -> Settings:

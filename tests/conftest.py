@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from app import contract
+
 settings.register_profile(
     "shared machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -22,11 +24,16 @@ _TOGETHER = ("tests/pipeline", "tests/infra")
 """Folders whose files share what takes long to make: one worker takes all of a folder."""
 _APART = tuple(
     f"tests/pipeline/test_{name}.py"
-    for name in ("run", "up", "permissions", "bench_training", "precision", "clients_agree", "yahoo_server")
+    for name in ("run", "up", "permissions", "bench_training", "precision", "clients_agree", "yahoo_server", "doctor")
 )
 """The files of these folders that share nothing of it."""
 _FIRST = ("tests/pipeline", "tests/embedded", "tests/infra", *_APART)
 """The longest begin, beside those that mostly wait; short files fill what time is left."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No settings file of the checkout is for its tests, nor for what they start."""
+    os.environ[contract.ENV_SETTINGS_FILE] = ""
 
 
 def _shared_by(nodeid: str) -> str:
