@@ -24,7 +24,10 @@ _TOGETHER = ("tests/pipeline", "tests/infra")
 """Folders whose files share what takes long to make: one worker takes all of a folder."""
 _APART = tuple(
     f"tests/pipeline/test_{name}.py"
-    for name in ("run", "up", "permissions", "bench_training", "precision", "clients_agree", "yahoo_server", "doctor")
+    for name in (
+        *("run", "docs", "up", "permissions", "bench_training", "precision", "clients_agree", "yahoo_server"),
+        "doctor",
+    )
 )
 """The files of these folders that share nothing of it."""
 _FIRST = ("tests/pipeline", "tests/embedded", "tests/infra", *_APART)

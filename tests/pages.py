@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-"""Not the decisions, which hold no commands, nor what a page takes from elsewhere by a snippet."""
+PAGES: Final = (ROOT / "README.md", ROOT / "embedded" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+"""Not the decisions, which hold no commands."""
 
 _OPENING = re.compile(r"^( *)```(\w*)$")
 _MARK = re.compile(r"^ *<!-- (.+) -->$")
@@ -57,9 +57,14 @@ def blocks(path: Path) -> Iterator[Block]:
             end = lines.index(f"{indent}```", number + 1)
             mark = _MARK.match(lines[number - 1]) if number else None
             text = "\n".join(line.removeprefix(indent) for line in lines[number + 1 : end])
-            yield Block(path.name, number + 1, language, mark[1] if mark else "", text)
+            yield Block(page_of(path), number + 1, language, mark[1] if mark else "", text)
             number = end
         number += 1
+
+
+def page_of(path: Path) -> str:
+    """A page as messages name it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def every_block(*languages: str) -> list[Block]:

@@ -21,7 +21,7 @@ PORTS: Mapping[int, str] = {
     5555: "python -m embedded.aws.server --port 0",
     5556: "python -m embedded.yahoo --port 0",
 }
-"""Those that are taken without being named, or that the README names, and what takes a free one instead."""
+"""Those that are taken without being named, or that docs/phases.md names, and what takes a free one instead."""
 _HOST = "127.0.0.1"
 _CONNECT_S = 5.0
 _GIB, _MIB = 1 << 30, 1 << 20

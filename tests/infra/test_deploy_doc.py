@@ -24,9 +24,5 @@ def test_every_state_that_is_described_exists(default_app: Synthesised) -> None:
     assert {"ValidateInput", "TrainModel", "ReleaseCluster"} <= named
 
 
-def test_every_alarm_and_every_phase_is_described(default_app: Synthesised) -> None:
-    alarms = {name for name, found in default_app.compute["Resources"].items() if "CloudWatch::Alarm" in found["Type"]}
-    described = re.findall(r"^\| `([A-Z][A-Za-z]+)` \|", TEXT.partition("| alarm | says")[2], re.MULTILINE)
-    assert all(any(name.startswith(f"Observability{alarm}") for name in alarms) for alarm in described)
-    assert len(described) == len(alarms)
+def test_every_phase_is_described() -> None:
     assert all(f"`{phase}`" in TEXT for phase in PHASES)

@@ -6,19 +6,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embedded.services import clean_environ
-from tests.pages import CHAOS, ENDS, NOT_RUN, PAGES, ROOT, SERVERS, Block, blocks, shell_lines
+from tests.pages import CHAOS, ENDS, NOT_RUN, PAGES, ROOT, SERVERS, Block, blocks, page_of, shell_lines
 from tests.pipeline.stack import FAST
 
 SMALL = {**FAST, "serving": {**FAST["serving"], "micro_batch_limit": 390}}
@@ -29,7 +30,7 @@ FIRST = "tutorial-laptop.md"
 MARKET = "--sim tickers=4 --sim sessions=5"
 """What `make run` takes here where the page says nothing: the market of the other tests."""
 SHARED = ("Makefile", "scripts", "package.json", "package-lock.json", "node_modules", ".venv", "examples", "docs")
-PATIENCE_S = 280.0
+PATIENCE_S = 500.0
 PORTS = ("5555", "5556")
 """Those of the pages' servers: somebody else may have them."""
 
@@ -40,13 +41,13 @@ class Reader:
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, str] = field(default_factory=dict)
     servers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def begin_page(self, *, active: bool = True) -> None:
         """In a shell that is new. active: with .venv's programs on PATH, as the first page ends."""
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "STOCKFLOW_"))
-        }
+        foreign = ("MAKE", "MFLAGS", "STOCKFLOW_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environ = clean_environ(kept) | {"ARGS": MARKET, "STOCKFLOW_SETTINGS": json.dumps(SMALL)}
         if active:
             self.environ["PATH"] = f"{self.folder / '.venv' / 'bin'}{os.pathsep}{self.environ['PATH']}"
@@ -60,40 +61,43 @@ class Reader:
         if block.mark.startswith(SERVERS):
             return self._serve(text)
         if block.language == "python":
-            command = [sys.executable, "-c", text]
-        else:
-            told = self.folder / "environ.json"
-            tell = f"{sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))' > {told}"
-            command = [shutil.which("bash") or "bash", "-ec", f"set -o pipefail\n{text}\n{tell}"]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
-        with suppress(FileNotFoundError):
-            self.environ = json.loads((told := self.folder / "environ.json").read_text())
-            told.unlink()
+            return self._finish([sys.executable, "-c", text])
+        told = self.folder / "environ.json"
+        tell = f"{sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))' > {told}"
+        done = self._finish([shutil.which("bash") or "bash", "-ec", f"set -o pipefail\n{text}\n{tell}"])
+        if done.returncode == 0:
+            self.environ = json.loads(told.read_text())
         return done
 
+    def _finish(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; one that takes too long is ended with all that it has started."""
+        with self._start(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
     def _serve(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Start programs that stay, and wait until each says that it is ready."""
         for line in shell_lines(text):
-            server = subprocess.Popen(
-                line.split(), cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, text=True
-            )
+            server = self._start(line.split())
             self.servers.append(server)
             assert server.stdout is not None
             json.loads(server.stdout.readline())
         return subprocess.CompletedProcess(text, 0, "", "")
 
+    def _start(self, command: list[str], **how: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, text=True, **how)
+
     def leave(self) -> None:
         """End whatever still runs."""
         for server in self.servers:
-            server.terminate()
-            server.wait(30)
-            assert server.stdout is not None
-            server.stdout.close()
+            with server:
+                server.terminate()
         self.begin_page()
-        subprocess.run(
-            [".venv/bin/stockflow", "down"], cwd=self.folder, env=self.environ, capture_output=True, check=False
-        )
+        self._finish([".venv/bin/stockflow", "down"])
 
 
 def free_port() -> str:
@@ -139,7 +143,7 @@ def test_the_laptop_tutorial_can_be_followed(reader: Reader) -> None:
     assert (reader.folder / "build" / "run" / "latest.json").is_file()
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if path.name != FIRST], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name != FIRST], ids=page_of)
 def test_the_other_pages_commands_run_after_it(reader: Reader, path: Path) -> None:
     assert (reader.folder / "build" / "run" / "summary.json").is_file()
     read(reader, path, chaos=False)
@@ -163,7 +167,7 @@ def test_the_keys_of_what_a_run_leaves_are_those_of_the_pages(reader: Reader) ->
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_all_of_the_pages_can_be_followed(reader: Reader) -> None:
     read(reader, ROOT / "docs" / FIRST, chaos=True)
     for path in PAGES:

@@ -25,29 +25,14 @@ from app.workflow.order import asked_phases
 from embedded.market.simulated import SimulatedMarket
 from infra.context import load as load_deployment
 from infra.context import written_context
-from tests.pages import MARKS, NOT_RUN, PAGES, ROOT, Block, blocks, commands, every_block, program, shell_lines
+from tests.pages import MARKS, NOT_RUN, PAGES, ROOT, Block, blocks, commands, every_block, page_of, program, shell_lines
 from tests.unit.test_help import parse
 
 PHASES = (ROOT / "docs" / "phases.md").read_text(encoding="utf-8")
 CONSUMERS = (ROOT / "docs" / "consumers.md").read_text(encoding="utf-8")
 OTHERS = {
-    *(
-        ".",
-        "aws",
-        "cd",
-        "docker",
-        "echo",
-        "eval",
-        "exec",
-        "export",
-        "git",
-        "grep",
-        "kill",
-        "output",
-        "rm",
-        "sed",
-        "ssh",
-    ),
+    *(".", "aws", "cd", "curl", "docker", "echo", "eval"),
+    *("export", "git", "grep", "output", "rm", "sed"),
 }
 """Programs that are not ours: nobody here knows their options."""
 LINKED = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "embedded" / "README.md")
@@ -62,14 +47,10 @@ def table_below(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[2:]]
 
 
-def page_ids(path: Path) -> str:
-    return path.name
-
-
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PAGES, ids=page_ids)
+@pytest.mark.parametrize("path", PAGES, ids=page_of)
 def test_a_block_says_what_it_is_and_its_mark_is_one_that_tests_know(path: Path) -> None:
     for block in blocks(path):
         assert block.language, f"{block.place}: name the language: sh for commands, text for what is printed"
@@ -84,7 +65,7 @@ def test_what_is_not_run_is_listed_with_its_reason() -> None:
     assert listed
 
 
-@pytest.mark.parametrize("path", PAGES, ids=page_ids)
+@pytest.mark.parametrize("path", PAGES, ids=page_of)
 def test_every_command_parses(path: Path) -> None:
     for block in blocks(path):
         for line in shell_lines(block.text) if block.language == "sh" else ():
@@ -242,7 +223,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
-@pytest.mark.parametrize("path", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", LINKED, ids=page_of)
 def test_links_outside_of_the_site_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
