@@ -65,30 +65,30 @@ class FakeS3:
             raise client_error("PreconditionFailed", "PutObject")
         self.puts.append(call["Key"])
         written = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.puts))
-        self.objects[call["Key"]] = _Object(call["Body"], written)
-        return {"ETag": self.objects[call["Key"]].etag}
+        stored = self.objects[call["Key"]] = _Object(call["Body"], written)
+        return {"ETag": stored.etag}
 
     def get_object(self, **call: Any) -> dict[str, Any]:
         """An object's body, or the part of it that Range names, if it is what IfMatch says; or NoSuchKey."""
         self._fail_as_told()
-        if call["Key"] not in self.objects:
+        found = self.objects.get(call["Key"])  # asked for once: other threads change what is there
+        if found is None:
             raise client_error("NoSuchKey")
-        if call.get("IfMatch", self.objects[call["Key"]].etag) != self.objects[call["Key"]].etag:
+        if call.get("IfMatch", found.etag) != found.etag:
             raise client_error("PreconditionFailed")
-        body = self.objects[call["Key"]].body
-        first, last = map(int, call.get("Range", f"bytes=0-{len(body)}").removeprefix("bytes=").split("-"))
-        if first >= max(1, len(body)):
+        first, last = map(int, call.get("Range", f"bytes=0-{len(found.body)}").removeprefix("bytes=").split("-"))
+        if first >= max(1, len(found.body)):
             raise client_error("InvalidRange")
-        sent = range(first, min(last + 1, len(body)))
+        sent = range(first, min(last + 1, len(found.body)))
         self.gets.append((call["Key"], sent))
-        return {"Body": io.BytesIO(body[sent.start : sent.stop]), "ETag": self.objects[call["Key"]].etag}
+        return {"Body": io.BytesIO(found.body[sent.start : sent.stop]), "ETag": found.etag}
 
     def head_object(self, **call: Any) -> dict[str, Any]:
         """An object's size and ETag, or the bare 404 that an answer without a body can tell."""
         self._fail_as_told()
-        if call["Key"] not in self.objects:
+        found = self.objects.get(call["Key"])
+        if found is None:
             raise client_error("404", "HeadObject")
-        found = self.objects[call["Key"]]
         return {"ContentLength": len(found.body), "ETag": found.etag}
 
     def delete_object(self, **call: Any) -> None:

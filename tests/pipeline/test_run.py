@@ -50,7 +50,7 @@ def test_real_bars_go_all_the_way_to_predictions(real_bars_path: Path, tmp_path:
         "--market", str(real_bars_path), "--tickers", "AAPL,BA,MSFT,DIS", "--out", str(out),
         "--set", "training.epochs=1", "--set", "serving.speed=100000", *ANY_MODEL,
     )  # fmt: skip
-    said, errors = process.communicate(timeout=280)
+    said, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     summary = json.loads((out / "summary.json").read_text())
     assert [(p["name"], p["status"]) for p in summary["phases"]] == [
@@ -143,7 +143,12 @@ def test_a_run_that_fails_says_in_which_state_and_why(tmp_path: Path) -> None:
         ),
         (["--tickers", "AAPL,no good!"], 4, "'good!' is no ticker: use letters, digits, '-', '.', '^' and '='"),
         (["--market", "/no/such/file.parquet"], 6, "embedded Yahoo: /no/such/file.parquet: there is no such file"),
-        (["--set", "training.epochs=0"], 2, "setting training.epochs=0: input should be greater than or equal to 1"),
+        (
+            ["--set", "training.epochs=0"],
+            2,
+            "setting training.epochs=0: input should be greater than or equal to 1"
+            " (passes over the training windows: whole number, 1 to 1,000)",
+        ),
         (["--set", "epochs=1"], 2, "--set 'epochs=1' is not of the form group.name=value, e.g. training.epochs=3"),
         (["--run-id", "a/b"], 2, "STOCKFLOW_RUN_ID='a/b': use up to 64 letters, digits, '.', '_' and '-'"),
     ],
